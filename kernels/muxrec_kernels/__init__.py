@@ -1,0 +1,1 @@
+"""Triton kernels under muxrec's tables: one folder per operation, reference beside kernel."""

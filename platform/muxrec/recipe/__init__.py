@@ -1,0 +1,1 @@
+"""The recipe: one strict YAML that decides a whole run, from raw logs to the bundle."""
