@@ -1,0 +1,1 @@
+"""From catalogue rows to arrays, the same in training and in the server. Torch-free."""
