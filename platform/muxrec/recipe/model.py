@@ -164,7 +164,7 @@ class Train:
     """The training loop.
 
     Attributes:
-        engine: ``torchrec`` trains tables by TorchRec's fused kernels, ``reference`` by plain torch;
+        engine: ``torchrec`` trains tables by fused kernels, ``reference`` in plain torch,
             ``auto`` takes torchrec where it is installed.
         epochs: Passes over the training pairs.
         batch_size: Pairs per step (and rank).
