@@ -1,0 +1,1 @@
+"""Feature embeddings: declared tables lowered to probes, physical tables and a combination."""

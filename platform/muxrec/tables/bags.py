@@ -1,0 +1,61 @@
+"""Jagged ids as tensors: what every table reads."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from muxrec.features.arrays import Jagged
+
+
+class Bags(NamedTuple):
+    """Bags of raw ids of one feature for B items.
+
+    Attributes:
+        ids: Raw ids, int64 ``[N]``; bag b is ``ids[offsets[b]:offsets[b + 1]]``.
+        offsets: Bag starts, int64 ``[B + 1]``, rising from 0 to N; an empty bag is a missing value.
+    """
+
+    ids: Tensor
+    offsets: Tensor
+
+    @property
+    def batch_size(self) -> int:
+        """B, the number of bags."""
+        return self.offsets.numel() - 1
+
+    def lengths(self) -> Tensor:
+        """Ids per bag, int64 ``[B]``."""
+        return self.offsets.diff()
+
+    def to(self, device: torch.device | str) -> Bags:
+        """The same bags on ``device``."""
+        return Bags(self.ids.to(device), self.offsets.to(device))
+
+
+def bags_from_jagged(jagged: Jagged, device: torch.device | str = "cpu") -> Bags:
+    """The bags of an encoded feature, as tensors on ``device``; no copy on the CPU."""
+    ids, offsets = torch.from_numpy(jagged.ids), torch.from_numpy(jagged.offsets)
+    return Bags(ids, offsets).to(device)
+
+
+def bags_from_lists(values: list[list[int]]) -> Bags:
+    """Bags of Python lists, one per item; an empty list is an empty bag."""
+    lengths = torch.tensor([0, *map(len, values)], dtype=torch.int64)
+    ids = torch.tensor([i for bag in values for i in bag], dtype=torch.int64)
+    return Bags(ids, lengths.cumsum(0))
+
+
+def join_bags(parts: list[Bags]) -> Bags:
+    """The bags of ``parts`` one after another; every part's offsets start at 0.
+
+    Raises:
+        ValueError: There are no parts.
+    """
+    if not parts:
+        raise ValueError("no bags to join: give at least one part")
+    lengths = torch.cat([part.lengths() for part in parts])
+    start = lengths.new_zeros(1)
+    return Bags(torch.cat([part.ids for part in parts]), torch.cat([start, lengths.cumsum(0)]))
