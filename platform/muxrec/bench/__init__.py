@@ -1,0 +1,1 @@
+"""Measurements behind the tables in docs/; each checks correctness before it prints a number."""

@@ -1,0 +1,1 @@
+"""Datasets: snapshots, batches and pairs, and the made-up world of the demo."""
