@@ -34,18 +34,18 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def canonical_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
+def canonical_json(value: Any) -> str:
     """One spelling of a JSON value: sorted keys, no spaces. Hash this, never ``str(value)``."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def digest_of(value: Any) -> str:  # noqa: ANN401 - any JSON value
+def digest_of(value: Any) -> str:
     """Hex SHA-256 of a JSON value's canonical spelling."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` in one rename; a crash leaves the old or the new, never a mix."""
+    """Replace ``path`` by ``text`` in one rename: a crash leaves the old or the new text."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as stream:
         stream.write(text)
@@ -145,7 +145,9 @@ def read_manifest(folder: Path, *, kind: str, format_version: int) -> dict[str, 
         files = manifest["files"].items()
         well_formed = all(isinstance(f["bytes"], int) and f["sha256"] for _, f in files)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BundleError(f"{path} is damaged ({type(error).__name__}): make the {kind} again") from error
+        raise BundleError(
+            f"{path} is damaged ({type(error).__name__}): make the {kind} again"
+        ) from error
     if found != (kind, format_version) or not well_formed:
         message = f"{path} is {found[0]} format {found[1]}, expected {kind} format {format_version}"
         raise BundleError(f"{message}: upgrade muxrec or make the {kind} again")

@@ -118,7 +118,7 @@ def _duplicates(path: str, names: list[str]) -> list[str]:
 
 
 def _table_faults(table: TableSpec) -> list[str]:
-    faults = []
+    faults: list[str] = []
     if table.width < 1:
         faults.append(f"width must be positive, got {table.width}")
     if table.method == "full" and table.rows is not None:
@@ -129,7 +129,7 @@ def _table_faults(table: TableSpec) -> list[str]:
 
 
 def _sparse_faults(feature: FeatureSpec, tables: dict[str, TableSpec]) -> list[str]:
-    faults = []
+    faults: list[str] = []
     table = tables.get(feature.table or "")
     if table is None:
         known = ", ".join(sorted(tables)) or "none declared"
@@ -146,7 +146,7 @@ def _sparse_faults(feature: FeatureSpec, tables: dict[str, TableSpec]) -> list[s
 
 
 def _dense_faults(feature: FeatureSpec) -> list[str]:
-    faults = []
+    faults: list[str] = []
     if feature.table is not None:
         faults.append(f"table: a {feature.kind} feature reads no table: remove table")
     if feature.kind == "vector" and (feature.width is None or feature.width < 1):

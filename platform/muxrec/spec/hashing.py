@@ -1,9 +1,9 @@
 """The one hash of every engine: XXH64 of an id, seeded by feature name and probe number.
 
-``seed0 = XXH64(utf8(name), 42)``, ``seed = XXH64(le64(probe), seed0)``, ``h = XXH64(le64(id), seed)``,
-``row = ((h >>> 32) * rows) >>> 32``. Spark SQL computes the same ``h`` with
-``xxhash64(name, cast(probe as bigint), id)``. This module is the numpy form and the definition of
-correct; the torch, Triton, ONNX and Spark forms are tested bit-equal against it.
+``seed0 = XXH64(utf8(name), 42)``, ``seed = XXH64(le64(probe), seed0)``,
+``h = XXH64(le64(id), seed)``, ``row = ((h >>> 32) * rows) >>> 32``. Spark SQL computes the same
+``h`` with ``xxhash64(name, cast(probe as bigint), id)``. This module is the numpy form and the
+definition of correct; the torch, Triton, ONNX and Spark forms are tested bit-equal against it.
 
 Source: XXH64, xxHash specification 0.1.1 (Yann Collet); range reduction: Lemire 2019.
 """
@@ -122,10 +122,10 @@ def hash_bytes(values: Sequence[bytes], seed: int) -> Int64Array:
     """
     out = np.empty(len(values), dtype=np.int64)
     lengths = np.fromiter((len(value) for value in values), dtype=np.int64, count=len(values))
-    for length in np.unique(lengths):
+    for length in np.unique(lengths).tolist():
         members = np.flatnonzero(lengths == length)
-        joined = b"".join(values[i] for i in members)
-        block = np.frombuffer(joined, dtype=np.uint8).reshape(len(members), int(length))
+        joined = b"".join([values[i] for i in members.tolist()])
+        block = np.frombuffer(joined, dtype=np.uint8).reshape(len(members), length)
         out[members] = _hash_block(block, seed).view(np.int64)
     return out
 
@@ -163,17 +163,21 @@ def _stripes(block: npt.NDArray[np.uint8], seed: int) -> tuple[_Words, int]:
     seeds = np.full(count, seed, dtype=np.uint64)
     if length < 32:
         return seeds + _U64(P5), 0
-    lanes = [seeds + _U64(P1) + _U64(P2), seeds + _U64(P2), seeds.copy(), seeds - _U64(P1)]
+    lanes: list[_Words] = [
+        seeds + _U64(P1) + _U64(P2),
+        seeds + _U64(P2),
+        seeds.copy(),
+        seeds - _U64(P1),
+    ]
     done = 0
     while done + 32 <= length:
         for i in range(4):
             at = done + 8 * i
             lanes[i] = _round(lanes[i], _words(block[:, at : at + 8], np.uint64))
         done += 32
-    h = sum(
-        (_rotate_left(lane, bits) for lane, bits in zip(lanes, (1, 7, 12, 18), strict=True)),
-        start=np.zeros(count, dtype=np.uint64),
-    )
+    h = np.zeros(count, dtype=np.uint64)
+    for lane, bits in zip(lanes, (1, 7, 12, 18), strict=True):
+        h = h + _rotate_left(lane, bits)
     for lane in lanes:
-        h = (h ^ _round(np.zeros(count, dtype=np.uint64), lane)) * _U64(P1) + _U64(P4)
+        h = (h ^ _round(np.zeros(count, np.uint64), lane)) * _U64(P1) + _U64(P4)
     return h, done

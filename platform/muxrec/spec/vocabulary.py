@@ -1,8 +1,8 @@
 """Exact id-to-row maps for collisionless tables, in a form that every engine can read.
 
-A vocabulary is a bucketed key table: ``keys`` and ``rows``, both ``[buckets, slots]``. An id belongs
-to the bucket that the common hash gives it and sits in one of that bucket's slots, so a lookup is
-one hash, one gather and one comparison: plain tensor arithmetic that ONNX can run too.
+A vocabulary is a bucketed key table: ``keys`` and ``rows``, both ``[buckets, slots]``. An id
+belongs to the bucket that the common hash gives it and sits in one of that bucket's slots, so a
+lookup is one hash, one gather and one comparison: plain tensor arithmetic that ONNX can run too.
 """
 
 from __future__ import annotations
