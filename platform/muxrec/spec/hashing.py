@@ -175,9 +175,14 @@ def _stripes(block: npt.NDArray[np.uint8], seed: int) -> tuple[_Words, int]:
             at = done + 8 * i
             lanes[i] = _round(lanes[i], _words(block[:, at : at + 8], np.uint64))
         done += 32
-    h = np.zeros(count, dtype=np.uint64)
+    return _merge(lanes), done
+
+
+def _merge(lanes: list[_Words]) -> _Words:
+    zero = np.zeros_like(lanes[0])
+    h = np.zeros_like(lanes[0])
     for lane, bits in zip(lanes, (1, 7, 12, 18), strict=True):
-        h = h + _rotate_left(lane, bits)
+        h += _rotate_left(lane, bits)
     for lane in lanes:
-        h = (h ^ _round(np.zeros(count, np.uint64), lane)) * _U64(P1) + _U64(P4)
-    return h, done
+        h = (h ^ _round(zero, lane)) * _U64(P1) + _U64(P4)
+    return h
