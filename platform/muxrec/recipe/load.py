@@ -93,10 +93,9 @@ def _matches(
     at: Path_,
 ) -> Iterator[tuple[Any, str | int, Path_]]:
     head, rest = pattern[0], pattern[1:]
-    if head == "*":
-        steps = list(range(len(node))) if isinstance(node, list) else []
-    else:
-        steps = [head] if isinstance(node, dict) and head in node else []
+    steps: list[Any] = [head] if isinstance(node, dict) and head in node else []
+    if head == "*" and isinstance(node, list):
+        steps = list(range(len(node)))
     for step in steps:
         if rest:
             yield from _matches(node[step], rest, (*at, step))
