@@ -1,0 +1,1 @@
+"""One contrastive engine: a score matrix, a relation over it, a divergence between the two."""

@@ -1,0 +1,95 @@
+"""The recipe's objective: the engine applied to the fused vector, its prefixes and modalities."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from muxrec.losses.engine import contrast
+from muxrec.losses.infonce import cross_entropy
+from muxrec.losses.relation import Relation
+from muxrec.recipe.model import Objective
+from muxrec.towers.matryoshka import cut
+from muxrec.towers.output import TowerOutput
+
+COLDEST, WARMEST = 0.01, 1.0
+
+
+class ContrastiveObjective(nn.Module):
+    """Loss of a batch of candidates under a relation.
+
+    ``loss = (1 - w) * mean over widths of L(prefix) + w * mean over modalities of L(modality)``,
+    with ``w = objective.modality_weight``; NoteLLM-2's 9:1 is ``w = 0.1``.
+
+    Args:
+        settings: The recipe's objective section.
+        widths: Widths at which the vector is trained, from ``trained_widths``.
+        log_inclusion: Log probability of each catalogue item to be a candidate, float32 ``[C]``;
+            needed where ``settings.logq`` is not 0.
+    """
+
+    log_inclusion: Tensor
+
+    def __init__(
+        self, settings: Objective, *, widths: tuple[int, ...], log_inclusion: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.widths = widths
+        start = torch.tensor(math.log(settings.temperature))
+        self.log_temperature = nn.Parameter(start, requires_grad=settings.learn_temperature)
+        inclusion = torch.zeros(0) if log_inclusion is None else log_inclusion
+        self.register_buffer("log_inclusion", inclusion, persistent=False)
+
+    @property
+    def temperature(self) -> float:
+        """The softmax temperature now."""
+        return float(self.log_temperature.detach().exp())
+
+    @torch.no_grad()
+    def clamp(self) -> None:
+        """Bring the temperature back into [0.01, 1]; call after every optimiser step.
+
+        After the step and not inside the forward pass, where a clamp at the bound has no gradient
+        and would hold the temperature there for good.
+        """
+        self.log_temperature.clamp_(math.log(COLDEST), math.log(WARMEST))
+
+    def forward(self, output: TowerOutput, relation: Relation, items: Tensor) -> Tensor:
+        """The loss, a float32 scalar.
+
+        Args:
+            output: Vectors of the C candidates.
+            relation: Relation over them.
+            items: Catalogue position of each candidate, int64 ``[C]``.
+        """
+        share = self.settings.modality_weight
+        loss = (1.0 - share) * self._over_widths(output.vector, relation, items)
+        if share:
+            loss = loss + share * self._over_modalities(output, relation, items)
+        return loss
+
+    def _over_widths(self, vectors: Tensor, relation: Relation, items: Tensor) -> Tensor:
+        prefixes = [cut(vectors, width, trained=self.widths) for width in self.widths]
+        losses = [
+            self._loss(p, relation.weight, relation.ignored, relation, items) for p in prefixes
+        ]
+        return torch.stack(losses).mean()
+
+    def _over_modalities(self, output: TowerOutput, relation: Relation, items: Tensor) -> Tensor:
+        losses = []
+        for at, vectors in enumerate(output.modality_vectors.values()):
+            missing = ~output.modality_present[:, at]
+            ignored = relation.ignored | missing[None, :] | missing[relation.queries][:, None]
+            losses.append(self._loss(vectors, relation.weight, ignored, relation, items))
+        return torch.stack(losses).mean()
+
+    def _loss(
+        self, vectors: Tensor, weight: Tensor, ignored: Tensor, relation: Relation, items: Tensor
+    ) -> Tensor:
+        scores = vectors[relation.queries] @ vectors.T / self.log_temperature.exp()
+        if self.settings.logq:
+            scores = scores - self.settings.logq * self.log_inclusion[items][None, :]
+        return contrast(scores, weight, ignored, cross_entropy)

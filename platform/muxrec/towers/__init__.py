@@ -1,0 +1,1 @@
+"""The item tower: features -> one vector per modality -> late fusion -> one unit vector."""

@@ -1,0 +1,1 @@
+"""The training loop, its checkpoints, the study's variants and the catalogue's vectors."""
