@@ -2,7 +2,7 @@
 
 Only multiply, add, exclusive or, and, or and shifts by constants: all of them wrap or keep bits the
 same way in torch, CUDA and ONNX. torch has no logical shift of an int64, so it is written
-``(v >> s) & mask``; ``fmod`` and floor division are absent because they export to ONNX silently wrong.
+``(v >> s) & mask``; ``fmod`` and floor division export to ONNX silently wrong and are absent.
 
 Source: XXH64, xxHash specification 0.1.1 (Yann Collet); range reduction: Lemire 2019.
 """

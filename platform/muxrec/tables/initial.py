@@ -1,0 +1,40 @@
+"""Initial rows: a function of seed, table name and row number, whatever the engine or the ranks.
+
+Rows are drawn in blocks, each with a generator of its own, so a rank makes only the rows it holds.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from muxrec.spec.hashing import BASE_SEED, hash_bytes, hash_ids
+from muxrec.tables.methods import PhysicalTable
+
+BLOCK = 65_536
+
+
+def initial_rows(
+    table: PhysicalTable, seed: int, *, start: int = 0, stop: int | None = None
+) -> Tensor:
+    """Rows ``start`` to ``stop`` of a fresh table, uniform in ``[-init, init]``.
+
+    Args:
+        table: The table; its name salts the numbers, so tables start independent of each other.
+        seed: The run's seed, int64.
+        start: First row.
+        stop: One past the last row; None for all.
+
+    Returns:
+        float32 ``[stop - start, width]``; no rows where ``stop <= start``.
+    """
+    end = table.rows if stop is None else stop
+    rows = torch.empty(max(0, end - start), table.width)
+    salt = hash_ids([seed], hash_bytes([table.name.encode()], BASE_SEED)[0])[0]
+    for block in range(start // BLOCK, -(-end // BLOCK) if end > start else 0):
+        generator = torch.Generator().manual_seed(int(hash_ids([block], salt)[0]))
+        first = block * BLOCK
+        drawn = torch.rand(min(BLOCK, table.rows - first), table.width, generator=generator)
+        low, high = max(start, first), min(end, first + BLOCK)
+        rows[low - start : high - start] = drawn[low - first : high - first]
+    return rows.mul_(2 * table.init).sub_(table.init)

@@ -1,0 +1,29 @@
+"""Table methods: one file each, and the dict that names them."""
+
+from muxrec.tables.methods.full import Full
+from muxrec.tables.methods.hashed import Hashed
+from muxrec.tables.methods.protocol import (
+    Address,
+    HashAddress,
+    Method,
+    PhysicalTable,
+    Read,
+    VocabularyAddress,
+)
+from muxrec.tables.methods.unified import Unified
+
+METHODS: dict[str, Method] = {
+    "full": Full(),
+    "hashed": Hashed(),
+    "unified": Unified(),
+}
+
+__all__ = [
+    "METHODS",
+    "Address",
+    "HashAddress",
+    "Method",
+    "PhysicalTable",
+    "Read",
+    "VocabularyAddress",
+]

@@ -1,0 +1,100 @@
+"""The canonical state of tables: plain arrays, the same whichever engine trained them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from muxrec.errors import TrainingError
+from muxrec.spec.hashing import HASH_VERSION
+from muxrec.tables.lowering import Lowering
+
+
+@dataclass(frozen=True, eq=False)
+class TableRows:
+    """A contiguous range of one physical table's rows.
+
+    Attributes:
+        total: Rows of the whole table.
+        start: Number of the first row held here.
+        weight: Rows, float32 ``[r, d]``.
+        momentum: Row-wise Adagrad's sum of mean squared gradients, float32 ``[r]``.
+    """
+
+    total: int
+    start: int
+    weight: Tensor
+    momentum: Tensor
+
+    @property
+    def stop(self) -> int:
+        """One past the last row held here."""
+        return self.start + self.weight.shape[0]
+
+    def slice(self, start: int, stop: int) -> TableRows:
+        """Rows ``start`` to ``stop`` as a view.
+
+        Raises:
+            TrainingError: Some of them are not held here.
+        """
+        if not self.start <= start <= stop <= self.stop:
+            raise TrainingError(
+                f"rows {start}..{stop} were asked for, this state holds {self.start}..{self.stop}"
+            )
+        low, high = start - self.start, stop - self.start
+        return TableRows(self.total, start, self.weight[low:high], self.momentum[low:high])
+
+
+@dataclass(frozen=True, eq=False)
+class TableState:
+    """Everything that training changed in the tables, with what it is only valid for.
+
+    Attributes:
+        reads: ``table <- feature#probe seed`` of every read, sorted: the meaning of the rows.
+        tables: Physical table name -> its rows (on one rank of many, its share of them).
+        hash_version: Hash spec that filled the rows.
+    """
+
+    reads: tuple[str, ...]
+    tables: dict[str, TableRows]
+    hash_version: str = HASH_VERSION
+
+
+def describe_reads(lowering: Lowering) -> tuple[str, ...]:
+    """One line per read with all that decides its rows; the fingerprint of a table state."""
+    return tuple(
+        sorted(
+            f"{group.table.name} <- {read.key} {read.address.fingerprint}"
+            for group in lowering.groups
+            for read in group.reads
+        )
+    )
+
+
+def check_state(state: TableState, lowering: Lowering) -> None:
+    """Refuse a state whose rows would mean something else under ``lowering``.
+
+    Raises:
+        TrainingError: Another hash spec, other reads, or another table size; the first difference
+            is named.
+    """
+    if state.hash_version != HASH_VERSION:
+        raise TrainingError(
+            f"the tables were trained with hash spec {state.hash_version}, this muxrec has "
+            f"{HASH_VERSION}: train again"
+        )
+    wanted = describe_reads(lowering)
+    if state.reads != wanted:
+        extra = sorted({*state.reads} ^ {*wanted})
+        raise TrainingError(
+            f"the saved tables were trained for other reads; first difference: {extra[0]}. "
+            "Use the recipe that they were trained with, or train again"
+        )
+    for group in lowering.groups:
+        rows, table = state.tables[group.table.name], group.table
+        if (rows.total, rows.weight.shape[1]) != (table.rows, table.width):
+            raise TrainingError(
+                f"tables.{table.name} has {table.rows} rows of width {table.width}, the saved one "
+                f"{rows.total} of {rows.weight.shape[1]}: use the recipe that it was trained with"
+            )
