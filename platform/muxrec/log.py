@@ -35,4 +35,7 @@ def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     text = str(value)
-    return text if text and _PLAIN.issuperset(text) else json.dumps(text, ensure_ascii=False)
+    if text and _PLAIN.issuperset(text):
+        return text
+    # Unicode has line ends of its own (U+0085, U+2028): escape whatever is not printable.
+    return json.dumps(text, ensure_ascii=not text.isprintable())
