@@ -1,0 +1,106 @@
+"""Sentences that a reader of the tables needs: what the controls say, what is missing, losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from muxrec.evaluation.study import MAIN
+from muxrec.recipe.model import Recipe
+
+NO_BEHAVIOUR = ("random", "popularity")
+
+
+def notes_on(
+    summary: dict[str, Any], recipe: Recipe, *, missing: dict[str, list[int]]
+) -> list[str]:
+    """Sentences in plain text, most important first; losses of ``main`` are always among them."""
+    notes = [_split(summary), *_verdicts(summary), *_gains(summary, recipe)]
+    for name, seeds in missing.items():
+        listed = ", ".join(map(str, seeds))
+        notes.append(
+            f"{name} (seed {listed}) is not trained yet: it has no row. "
+            "`muxrec train RECIPE` trains what is missing."
+        )
+    notes += [f"No row {name}: {why}." for name, why in summary["unavailable"].items()]
+    for truth in summary["truths"]:
+        if truth["unknown"]:
+            count = truth["unknown"]
+            notes.append(
+                f"{truth['name']}: {count} related ids are not in the catalogue: left out."
+            )
+    return notes
+
+
+def _split(summary: dict[str, Any]) -> str:
+    if summary["split"] == "test":
+        return (
+            "All numbers are on the test period, which nothing was trained, tuned or chosen on. "
+            "Every choice was made on the validation period before it."
+        )
+    return "All numbers are on the validation period: use them for choices, never as a result."
+
+
+def _verdicts(summary: dict[str, Any]) -> list[str]:
+    """For the first cut-off of every slice of the first truth: which rows ``main`` loses to."""
+    if not summary["truths"]:
+        return []
+    metric = f"recall_at_{summary['ks'][0]}"
+    said = []
+    for part in summary["truths"][0]["slices"]:
+        lost = [d for d in part["differences"] if _loses(d["metrics"][metric])]
+        for found in lost:
+            gap = found["metrics"][metric]
+            said.append(
+                f"{part['title'].split(':')[0]}: {MAIN} loses to {found['name']} by "
+                f"{_points(-gap['mean'])} points of {_spoken(metric)} "
+                f"(interval {_points(gap['low'])} to {_points(gap['high'])})."
+            )
+    return said
+
+
+def _gains(summary: dict[str, Any], recipe: Recipe) -> list[str]:
+    """What pictures and encoders gave, by the controls and by the row without pictures."""
+    if not summary["truths"]:
+        return []
+    metric = f"recall_at_{summary['ks'][0]}"
+    part = summary["truths"][0]["slices"][0]
+    gaps = {entry["name"]: entry["metrics"][metric] for entry in part["differences"]}
+    kinds = {row["name"]: row["kind"] for row in part["rows"]}
+    said = []
+    without = _without_image(recipe)
+    for name, gap in gaps.items():
+        if name == without:
+            said.append(f"Image gain: {MAIN} minus {name} is {_gap(gap, metric)}.")
+        elif kinds[name] == "control":
+            said.append(
+                f"Control: {MAIN} minus {name} is {_gap(gap, metric)}. This much of the result "
+                "comes from the right content being with the right item."
+            )
+    return said
+
+
+def _without_image(recipe: Recipe) -> str | None:
+    used = recipe.tower.modalities or tuple({feature.modality for feature in recipe.features})
+    wanted = set(used) - {"image"}
+    if wanted == set(used):
+        return None
+    fits = [name for name, parts in recipe.evaluation.ablations.items() if set(parts) == wanted]
+    return fits[0] if fits else None
+
+
+def _gap(gap: dict[str, Any], metric: str) -> str:
+    interval = f"{_points(gap['low'])} to {_points(gap['high'])}"
+    verdict = "clear" if gap["clear"] else "not told from zero"
+    return f"{_points(gap['mean'])} points of {_spoken(metric)} (interval {interval}: {verdict})"
+
+
+def _loses(gap: dict[str, Any]) -> bool:
+    return gap["high"] is not None and gap["high"] < 0
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0")
+
+
+def _spoken(metric: str) -> str:
+    return metric.replace("_at_", "@")
