@@ -62,20 +62,9 @@ def slot_lookups(
     return Lookups(reduce_to_rows(hashes, rows), bag_starts, positions)
 
 
-def lookup_scales(offsets: Tensor, exponent: float | Tensor, count: int) -> Tensor:
-    """Factor of every lookup that turns a sum into the wanted pooling, float32 ``[count]``.
-
-    Args:
-        offsets: Bag starts, int64 ``[bags + 1]``.
-        exponent: One of ``POOLING_EXPONENTS``' values, or one per bag, float32 ``[bags]``.
-        count: ``offsets[-1]``, known to the caller; saves a device synchronisation.
-    """
-    lengths = offsets.diff()
-    scales = lengths.clamp(min=1).float().pow(-exponent)
-    return torch.repeat_interleave(scales, lengths, output_size=count)
-
-
-def pool_rows(table: Tensor, rows: Tensor, offsets: Tensor, scales: Tensor | None) -> Tensor:
+def pool_rows(
+    table: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """Weighted sum of each bag's rows, ``[bags, d]``, zeros for an empty bag.
 
     The gradient of ``table`` is sparse: no tensor of the table's size is made. Tables of 16 bits
@@ -85,23 +74,31 @@ def pool_rows(table: Tensor, rows: Tensor, offsets: Tensor, scales: Tensor | Non
         table: Rows, float16, bfloat16, float32 or float64 ``[R, d]``.
         rows: Rows to read, int64 ``[M]``.
         offsets: Bag starts, int64 ``[bags + 1]``.
-        scales: Factor of every lookup, float32 ``[M]``; None for 1.
+        weights: Factor of every row read, float32 ``[M]``; None for 1.
     """
-    if table.dtype not in (torch.float32, torch.float64):
+    sparse = table.dtype in (torch.float32, torch.float64)
+    if not sparse:
         used, rows = rows.unique(return_inverse=True)
-        table, sparse = F.embedding(used, table, sparse=True).float(), False
-    else:
-        sparse = True
-    weights = None if scales is None else scales.to(table.dtype)
+        table = F.embedding(used, table, sparse=True).float()
     return F.embedding_bag(
         rows,
         table,
         offsets,
         mode="sum",
         sparse=sparse,
-        per_sample_weights=weights,
+        per_sample_weights=None if weights is None else weights.to(table.dtype),
         include_last_offset=True,
     )
+
+
+def bag_scales(offsets: Tensor, exponent: float | Tensor) -> Tensor:
+    """Factor that turns each bag's sum into the wanted pooling, float32 ``[bags]``; 1 if empty.
+
+    Args:
+        offsets: Bag starts, int64 ``[bags + 1]``.
+        exponent: One of ``POOLING_EXPONENTS``' values, or one per bag, float32 ``[bags]``.
+    """
+    return offsets.diff().clamp(min=1).float().pow(-exponent)
 
 
 def multiplexed_lookup(
@@ -119,13 +116,10 @@ def multiplexed_lookup(
     found = slot_lookups(
         ids, offsets, slot_features, slot_seeds, rows=table.shape[0], batch_size=batch_size
     )
-    scales = None
+    used = None if weights is None else weights[found.positions]
+    pooled = pool_rows(table, found.rows, found.offsets, used)
     if pooling != "sum":
-        exponent = POOLING_EXPONENTS[pooling]
-        scales = lookup_scales(found.offsets, exponent, found.rows.numel())
-    if weights is not None:
-        used = weights[found.positions]
-        scales = used if scales is None else scales * used
-    pooled = pool_rows(table, found.rows, found.offsets, scales)
+        scales = bag_scales(found.offsets, POOLING_EXPONENTS[pooling])
+        pooled = pooled * scales[:, None].to(pooled.dtype)
     shape = (slot_features.numel(), batch_size, table.shape[1])
     return pooled.view(shape).transpose(0, 1).reshape(batch_size, -1)

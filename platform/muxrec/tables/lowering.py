@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,12 @@ class Group:
     reads: tuple[Read, ...]
     features: tuple[str, ...]
 
+    @property
+    def chunks(self) -> list[int]:
+        """Width of each feature's reads put side by side, in the order of ``features``."""
+        counts = Counter(read.feature for read in self.reads)
+        return [counts[name] * self.table.width for name in self.features]
+
 
 @dataclass(frozen=True)
 class Lowering:
@@ -45,22 +52,16 @@ class Lowering:
         """Pooling of each feature."""
         return {feature.name: feature.pooling for feature in self.features}
 
-    def columns(self) -> dict[str, list[slice]]:
-        """Where each feature's pooled reads lie in the groups' outputs put side by side.
-
-        Reads of one feature that lie beside each other share one slice.
-        """
-        found: dict[str, list[slice]] = {feature.name: [] for feature in self.features}
-        at = 0
-        for group in self.groups:
-            for read in group.reads:
-                mine, stop = found[read.feature], at + group.table.width
-                if mine and mine[-1].stop == at:
-                    mine[-1] = slice(mine[-1].start, stop)
-                else:
-                    mine.append(slice(at, stop))
-                at = stop
-        return found
+    @property
+    def widths(self) -> dict[str, int]:
+        """Width of each feature's vector, in declared order."""
+        tables = {table.name: table for table in self.tables}
+        return {
+            feature.name: METHODS[tables[feature.table or ""].method].width(
+                tables[feature.table or ""], feature
+            )
+            for feature in self.features
+        }
 
 
 def lower(

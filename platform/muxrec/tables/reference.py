@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from muxrec.tables.addressing import HashedRows, addressing, join_features
 from muxrec.tables.bags import Bags
+from muxrec.tables.features import Combine, divide_bags, pool_padded
 from muxrec.tables.initial import initial_rows
 from muxrec.tables.lowering import Group, Lowering
-from muxrec.tables.methods import METHODS
 from muxrec.tables.optimizer import RowWiseAdagrad
 from muxrec.tables.state import TableRows, TableState, check_state, describe_reads
-from muxrec_kernels.multiplexed_lookup import POOLING_EXPONENTS, multiplexed_lookup, pool_rows
-from muxrec_kernels.multiplexed_lookup.reference import lookup_scales
+from muxrec_kernels.multiplexed_lookup import multiplexed_lookup, pool_rows
 
 
 class TableGroup(nn.Module):
@@ -37,56 +36,38 @@ class TableGroup(nn.Module):
         self.poolings = dict(poolings)
         self.weight = nn.Parameter(rows)
         self.address = addressing(group)
-        kinds = {poolings[name] for name in group.features}
-        self.pooling = kinds.pop() if len(kinds) == 1 else None
         self.register_buffer("momentum", rows.new_zeros(rows.shape[0]), persistent=False)
 
-    def forward(self, sparse: Mapping[str, Bags]) -> Tensor:
-        """Pooled reads side by side, float32 ``[B, S * d]``."""
-        bags = join_features(sparse, self.group.features)
-        if isinstance(self.address, HashedRows):
-            return multiplexed_lookup(
-                self.weight,
-                bags.ids,
-                bags.offsets,
-                self.address.slot_features,
-                self.address.seeds,
-                batch_size=bags.batch_size,
-                weights=None if self.pooling else self._scales(bags.offsets, bags.ids.numel()),
-                pooling=self.pooling or "sum",
-            )
-        found = self.address(bags)
-        exponent = POOLING_EXPONENTS[self.pooling or "sum"]
-        scales = lookup_scales(found.offsets, exponent, found.rows.numel()) if exponent else None
-        return pool_rows(self.weight, found.rows, found.offsets, scales)
-
-    def _scales(self, offsets: Tensor, count: int) -> Tensor:
-        """Factor of each id, for features that share the table but pool differently."""
-        wanted = [POOLING_EXPONENTS[self.poolings[name]] for name in self.group.features]
-        batch_size = (offsets.numel() - 1) // len(wanted)
-        exponent = torch.tensor(wanted, device=offsets.device).repeat_interleave(batch_size)
-        return lookup_scales(offsets, exponent, count)
+    def forward(self, sparse: Mapping[str, Bags]) -> dict[str, Tensor]:
+        """Each feature's pooled reads of this table, float32 ``[B, P * d]``."""
+        names = self.group.features
+        bags = join_features(sparse, names)
+        if not isinstance(self.address, HashedRows):
+            found = self.address(bags)
+            sums = pool_rows(self.weight, found.rows, found.offsets)
+            return {names[0]: divide_bags(sums, found.offsets.diff(), self.poolings[names[0]])}
+        alike = len({self.poolings[name] for name in names}) == 1
+        pooled = multiplexed_lookup(
+            self.weight,
+            bags.ids,
+            bags.offsets,
+            self.address.slot_features,
+            self.address.seeds,
+            batch_size=bags.batch_size,
+            pooling=self.poolings[names[0]] if alike else "sum",
+        )
+        parts = dict(zip(names, pooled.split(self.group.chunks, dim=1), strict=True))
+        if alike:
+            return parts
+        return {
+            name: divide_bags(part, sparse[name].lengths(), self.poolings[name])
+            for name, part in parts.items()
+        }
 
     def lookup_padded(self, name: str, ids: Tensor, mask: Tensor) -> Tensor:
         """Pooled reads of feature ``name`` from padded ids, float32 ``[B, P * d]``."""
         rows, mask = self.address.padded(name, ids, mask)
         return pool_padded(F.embedding(rows, self.weight), mask, self.poolings[name])
-
-
-def pool_padded(gathered: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """Pool rows that were gathered for padded ids, in operations that ONNX has.
-
-    Args:
-        gathered: Rows, float32 ``[B, L, P, d]``; anything where the mask is 0.
-        mask: 1 where an id is, else 0, float32 ``[B, L]``.
-        pooling: ``sum``, ``mean`` or ``sqrt``.
-
-    Returns:
-        float32 ``[B, P * d]``; zeros where an item has no id.
-    """
-    pooled = (gathered * mask[:, :, None, None]).sum(dim=1).flatten(1)
-    counts = mask.sum(dim=1, keepdim=True).clamp(min=1.0)
-    return {"sum": pooled, "mean": pooled / counts, "sqrt": pooled / counts.sqrt()}[pooling]
 
 
 class ReferenceTables(nn.Module):
@@ -102,18 +83,17 @@ class ReferenceTables(nn.Module):
         super().__init__()
         self.lowering = lowering
         self.lr = lr
-        self.columns = lowering.columns()
         poolings = lowering.poolings
         self.groups = nn.ModuleList(
             TableGroup(group, poolings, initial_rows(group.table, seed))
             for group in lowering.groups
         )
-        self.combine = combiners(lowering)
+        self.combine = Combine(lowering)
 
     @property
     def widths(self) -> dict[str, int]:
         """Width of each feature's vector."""
-        return lowered_widths(self.lowering)
+        return self.lowering.widths
 
     def table_groups(self) -> list[TableGroup]:
         """The physical tables, in the lowering's order."""
@@ -132,8 +112,7 @@ class ReferenceTables(nn.Module):
             KeyError: A feature is missing from ``sparse``.
             ValueError: The features have different numbers of bags.
         """
-        outputs = [group(sparse) for group in self.table_groups()]
-        return split_features(outputs, self.columns, self.combine)
+        return self.combine([group(sparse) for group in self.table_groups()])
 
     def lookup_padded(self, name: str, ids: Tensor, mask: Tensor) -> Tensor:
         """The vector of feature ``name`` from padded ids, in operations that export to ONNX.
@@ -147,11 +126,11 @@ class ReferenceTables(nn.Module):
             float32 ``[B, width]``, equal to :meth:`forward` on the same bags.
         """
         parts = [
-            group.lookup_padded(name, ids, mask)
+            {name: group.lookup_padded(name, ids, mask)}
             for group in self.table_groups()
             if name in group.group.features
         ]
-        return self.combine[name](parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
+        return self.combine(parts)[name]
 
     def table_optimizer(self) -> RowWiseAdagrad:
         """Row-wise Adagrad over all tables; its sums are part of the tables' state."""
@@ -189,38 +168,3 @@ class ReferenceTables(nn.Module):
             rows = state.tables[group.group.table.name].slice(0, group.group.table.rows)
             group.weight.copy_(rows.weight)
             group.momentum.copy_(rows.momentum)
-
-
-def combiners(lowering: Lowering) -> nn.ModuleDict:
-    """Each feature's map from pooled reads to its vector."""
-    tables = {table.name: table for table in lowering.tables}
-    found = {}
-    for feature in lowering.features:
-        table = tables[feature.table or ""]
-        found[feature.name] = METHODS[table.method].combine(table, feature)
-    return nn.ModuleDict(found)
-
-
-def lowered_widths(lowering: Lowering) -> dict[str, int]:
-    """Width of each feature's vector."""
-    tables = {table.name: table for table in lowering.tables}
-    return {
-        feature.name: METHODS[tables[feature.table or ""].method].width(
-            tables[feature.table or ""], feature
-        )
-        for feature in lowering.features
-    }
-
-
-def split_features(
-    outputs: list[Tensor], columns: Mapping[str, list[slice]], combine: nn.ModuleDict
-) -> dict[str, Tensor]:
-    """Cut the groups' outputs, side by side ``[B, total]``, into the features' vectors."""
-    if not outputs:
-        return {}
-    joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-    found = {}
-    for name, slices in columns.items():
-        parts = [joined[:, part] for part in slices]
-        found[name] = combine[name](parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
-    return found
