@@ -1,0 +1,35 @@
+#!/bin/sh
+# Installs muxrec for development into an environment. usage: install.sh PYTHON cpu|gpu
+set -eu
+python=$1
+device=$2
+root=$(cd "$(dirname "$0")/.." && pwd)
+extras=train,jobs,serving,test,lint
+torch=2.13.0
+
+pip() {
+    "$python" -m pip --disable-pip-version-check "$@"
+}
+
+case $device-$(uname -s) in
+gpu-Linux)
+    pip install -c "$root/requirements/constraints.txt" -e "$root[$extras,gpu]"
+    ;;
+cpu-Linux)
+    # The ordinary Linux wheel of torch is the CUDA build with 15 NVIDIA packages. The CPU build comes
+    # from a configured find-links folder, else from PyTorch's own index; that index must not stand as
+    # an extra index, or pip would ask it for every package.
+    pip install --quiet --no-deps "torch==$torch+cpu" 2>/dev/null ||
+        pip install --quiet --no-deps "torch==$torch+cpu" --index-url https://download.pytorch.org/whl/cpu
+    pip install -c "$root/requirements/constraints.txt" \
+        "$root/requirements/fbgemm-gpu-shim" -e "$root[$extras,cpu]"
+    ;;
+cpu-Darwin)
+    # No torchrec, triton and fbgemm wheels here: the markers in pyproject.toml leave them out.
+    pip install -c "$root/requirements/constraints.txt" -e "$root[$extras,cpu]"
+    ;;
+*)
+    echo "no recipe for $device on $(uname -s): use DEVICE=cpu, or DEVICE=gpu on Linux" >&2
+    exit 1
+    ;;
+esac
