@@ -172,6 +172,8 @@ def verify(folder: Path, *, kind: str, format_version: int) -> dict[str, Any]:
     known = {*manifest["files"], MANIFEST}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            raise BundleError(f"{folder}: {name} is a link: refused")
         if not path.is_dir() and name not in known:
             raise BundleError(f"{folder}: {name} is not listed in {MANIFEST}: refused")
     return manifest

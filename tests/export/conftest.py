@@ -48,3 +48,11 @@ def away_recipe(tmp_path, closed_port) -> Recipe:
     """A recipe whose MLflow server is down."""
     tracking = Tracking(uri=f"http://127.0.0.1:{closed_port}")
     return make_recipe(tmp_path / "run", tracking=tracking)
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(tmp_path_factory) -> Path:
+    """A small published bundle; tests copy it before they harm it."""
+    from muxrec.bundle.sample import sample_bundle
+
+    return sample_bundle(tmp_path_factory.mktemp("bundles"))

@@ -1,0 +1,259 @@
+"""Making a bundle: filled under a temporary name, sealed, probed, renamed, pointed to."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from muxrec.bundle import format as names
+from muxrec.bundle.golden import write_golden, write_golden_inputs
+from muxrec.bundle.neighbours import exact_neighbours
+from muxrec.bundle.probe import probe_bundle
+from muxrec.bundle.tower import TowerSession
+from muxrec.errors import BundleError
+from muxrec.features.arrays import ItemArrays
+from muxrec.features.encode import TEXT_ENCODERS, FeatureEncoder
+from muxrec.index import NeighbourIndex
+from muxrec.manifest import (
+    digest_of,
+    manifest_digest,
+    seal,
+    sha256_file,
+    sync_folder,
+    write_text_atomically,
+)
+from muxrec.manifest import verify as verify_folder
+from muxrec.recipe.load import dump_recipe, recipe_hash
+from muxrec.recipe.model import Recipe
+
+Float32Array = npt.NDArray[np.float32]
+PACKAGES = ("muxrec", "numpy", "onnxruntime", "hnswlib", "pyarrow")
+
+log = logging.getLogger("muxrec.bundle")
+
+
+@dataclass(frozen=True)
+class BundleParts:
+    """What a bundle is made of; neighbours, index and golden answers are computed from it.
+
+    Attributes:
+        recipe: The resolved recipe.
+        encoder: Encoder of raw items.
+        text_encoders: Text feature name -> folder of its exported model.
+        tower: The exported graph; a file ``<name>.data`` beside it goes along.
+        items: One row per item: ``item_id`` string, ``item_key`` int64 and what the server shows
+            or filters by.
+        arrays: Encoded catalogue, for the golden questions.
+        vectors: Unit vectors as the graph gives them, float32 ``[C, D]``.
+        parts: Share of each modality, float32 ``[C, M, D]``.
+        images: Picture file of each item or None, ``[C]``; None for no pictures at all.
+        data_digest: Content digest of the dataset snapshot.
+        metrics: Evaluation of the tower.
+        lineage: Git commit, run id, seed.
+    """
+
+    recipe: Recipe
+    encoder: FeatureEncoder
+    tower: Path
+    items: pa.Table
+    arrays: ItemArrays
+    vectors: Float32Array
+    parts: Float32Array
+    data_digest: str
+    text_encoders: Mapping[str, Path] = field(default_factory=dict)
+    images: Iterable[bytes | None] | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    lineage: Mapping[str, str | int | None] = field(default_factory=dict)
+
+
+def write_bundle(root: Path, parts: BundleParts) -> Path:
+    """Write, seal, probe and publish a bundle; returns its folder ``root/<digest>``.
+
+    The same parts give the same digest. ``root/CURRENT`` names the new bundle afterwards.
+
+    Raises:
+        BundleError: The parts do not fit each other, the disk is full, or the probe refused the
+            result; nothing was published then.
+    """
+    _check_parts(parts)
+    with _staging(root) as folder:
+        tower = _write_tower(folder, parts)
+        _write_items(folder, parts)
+        write_golden_inputs(folder, arrays=parts.arrays, tower=tower)
+        body = _body(folder, parts, tower.modalities)
+        body |= write_search(folder, recipe=parts.recipe, items=parts.items, vectors=parts.vectors)
+        return publish_folder(root, folder, body)
+
+
+def write_search(
+    folder: Path, *, recipe: Recipe, items: pa.Table, vectors: Float32Array
+) -> dict[str, Any]:
+    """Write recipe, neighbours, index and golden queries; returns the manifest's part about them.
+
+    Args:
+        folder: The bundle being made.
+        recipe: Its ``index`` section decides.
+        items: Rows with ``item_id``.
+        vectors: float32 ``[C, D]``.
+    """
+    settings = recipe.index
+    (folder / names.RECIPE).write_text(dump_recipe(recipe), encoding="utf-8")
+    positions, scores = exact_neighbours(vectors, settings.neighbours)
+    np.save(folder / names.NEIGHBOURS, positions, allow_pickle=False)
+    np.save(folder / names.SCORES, scores, allow_pickle=False)
+    index = NeighbourIndex.build(
+        vectors, m=settings.m, ef_construction=settings.ef_construction, ef=settings.ef_search
+    )
+    index.save(folder / names.INDEX)
+    recall = write_golden(
+        folder,
+        vectors=vectors,
+        index=index,
+        item_ids=items.column("item_id").to_numpy(zero_copy_only=False),
+        queries=settings.golden_queries,
+    )
+    if recall < 0.9:
+        log.warning("event=low_index_recall recall=%.3f: raise index.m or index.ef_search", recall)
+    return {
+        "recipe_hash": recipe_hash(recipe),
+        "neighbours": positions.shape[1],
+        "index": {
+            "m": settings.m,
+            "ef_construction": settings.ef_construction,
+            "ef_search": settings.ef_search,
+            "recall": recall,
+        },
+    }
+
+
+def publish_folder(root: Path, folder: Path, body: dict[str, Any]) -> Path:
+    """Seal and probe a filled folder, name it by its digest and point ``CURRENT`` to it.
+
+    Raises:
+        BundleError: The probe refused it, or a damaged bundle of the same name is in the way.
+    """
+    seal(folder, kind=names.KIND, format_version=names.FORMAT_VERSION, body=body)
+    log.info("event=bundle_probed %s", probe_bundle(folder))
+    final = root / manifest_digest(folder)[: names.DIGEST_CHARACTERS]
+    if final.exists():
+        verify_folder(final, kind=names.KIND, format_version=names.FORMAT_VERSION)
+    else:
+        folder.rename(final)
+        sync_folder(root)
+    write_text_atomically(root / names.CURRENT, f"{final.name}\n")
+    return final
+
+
+@contextmanager
+def _staging(root: Path) -> Iterator[Path]:
+    """A temporary folder in ``root``, gone afterwards; those of dead processes are removed too."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(root)
+        folder = root / f".bundle.{os.getpid()}.tmp"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    except OSError as error:
+        raise BundleError(f"{root} cannot hold a bundle: {error}") from error
+    try:
+        yield folder
+    except OSError as error:
+        free = shutil.disk_usage(root).free
+        full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, None)
+        why = "the disk is full" if full else str(error)
+        message = f"no bundle was published in {root}: {why} ({free} bytes free)"
+        raise BundleError(message) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(root: Path) -> None:
+    for folder in root.glob(".bundle.*.tmp"):
+        found = re.fullmatch(r"\.bundle\.(\d+)\.tmp", folder.name)
+        if found and not Path(f"/proc/{found[1]}").exists():
+            log.info("event=leftover_removed folder=%s", folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_parts(parts: BundleParts) -> None:
+    count, width = parts.vectors.shape
+    rows = (parts.items.num_rows, len(parts.arrays), len(parts.parts))
+    if count == 0 or rows != (count, count, count) or parts.parts.shape[2] != width:
+        raise BundleError(
+            f"a bundle needs one row per item everywhere: {count} vectors, {rows[0]} items, "
+            f"{rows[1]} encoded items, parts {list(parts.parts.shape)}"
+        )
+    if not {"item_id", "item_key"} <= {*parts.items.column_names}:
+        raise BundleError("the items of a bundle need the columns item_id and item_key")
+
+
+def _write_tower(folder: Path, parts: BundleParts) -> TowerSession:
+    data = parts.tower.with_name(f"{parts.tower.name}.data")
+    shutil.copyfile(parts.tower, folder / names.TOWER)
+    if data.is_file():
+        # The graph names its data file, so the name stays.
+        shutil.copyfile(data, folder / data.name)
+    parts.encoder.save(folder)
+    for name, source in parts.text_encoders.items():
+        shutil.copytree(source, folder / TEXT_ENCODERS / name)
+    return TowerSession(folder / names.TOWER, features=parts.encoder.features)
+
+
+def _write_items(folder: Path, parts: BundleParts) -> None:
+    vectors = np.ascontiguousarray(parts.vectors, dtype=np.float32)
+    np.save(folder / names.VECTORS, vectors, allow_pickle=False)
+    np.save(folder / names.PARTS, parts.parts.astype(np.float16), allow_pickle=False)
+    # Page checksums are off by default, and without them bit rot reads as other values.
+    pq.write_table(parts.items, folder / names.ITEMS, compression="zstd", write_page_checksum=True)
+    (folder / names.METRICS).write_text(json.dumps(parts.metrics, indent=1, sort_keys=True))
+    if parts.images is not None:
+        _write_images(folder, parts.images, count=len(vectors))
+
+
+def _write_images(folder: Path, images: Iterable[bytes | None], *, count: int) -> None:
+    offsets = [0]
+    with (folder / names.IMAGES).open("wb") as stream:
+        for image in images:
+            offsets.append(offsets[-1] + stream.write(image or b""))
+    if len(offsets) != count + 1:
+        raise BundleError(f"{len(offsets) - 1} pictures came for {count} items")
+    np.save(folder / names.IMAGE_OFFSETS, np.array(offsets, dtype=np.int64), allow_pickle=False)
+
+
+def _body(folder: Path, parts: BundleParts, modalities: tuple[str, ...]) -> dict[str, Any]:
+    files = sorted(p for p in folder.iterdir() if p.name.startswith(names.TOWER))
+    features = names.features_hash(parts.encoder.features)
+    return {
+        "dim": parts.vectors.shape[1],
+        "count": len(parts.vectors),
+        "modalities": list(modalities),
+        "features_hash": features,
+        # Vectors of two bundles can be compared when the same tower made them.
+        "space": digest_of([features, *(sha256_file(path) for path in files)]),
+        "data_digest": parts.data_digest,
+        "metrics": dict(parts.metrics),
+        "lineage": dict(parts.lineage),
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
