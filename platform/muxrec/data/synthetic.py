@@ -121,6 +121,11 @@ def write_world(folder: Path, *, seed: int = 0) -> World:
     return world
 
 
+def cluster_name(cluster: int) -> str:
+    """``kitchen, marine``: the department and the style of a cluster."""
+    return f"{list(DEPARTMENTS)[cluster // len(STYLES)]}, {list(STYLES)[cluster % len(STYLES)]}"
+
+
 def _item(rng: np.random.Generator, item: int, cluster: int) -> dict[str, str]:
     department = list(DEPARTMENTS)[cluster // len(STYLES)]
     words = DEPARTMENTS[department].split()
