@@ -1,1 +1,1 @@
-"""The online item-to-item service: verified bundle in, neighbours over HTTP out; no torch in the process."""
+"""The online item-to-item service: verified bundle in, neighbours over HTTP out; no torch."""

@@ -1,0 +1,45 @@
+"""Neighbour lists as JSON bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from muxrec_serving.query import Wanted
+from muxrec_serving.ranking import Query, Ranked, reasons
+from muxrec_serving.view import View
+
+SCORE_DIGITS = 6
+
+
+def neighbours_of(view: View, query: Query, ranked: Ranked, wanted: Wanted) -> list[dict[str, Any]]:
+    """One JSON object per neighbour: id and score, and on request reasons and display fields."""
+    scores = ranked.scores.tolist()
+    listed: list[dict[str, Any]] = [
+        {"item_id": view.item_id(slot), "score": round(score, SCORE_DIGITS)}
+        for slot, score in zip(ranked.slots.tolist(), scores, strict=True)
+    ]
+    if wanted.explain and listed:
+        names = view.state.bundle.modalities
+        for neighbour, row in zip(listed, reasons(view, query, ranked).tolist(), strict=True):
+            shares = (round(share, SCORE_DIGITS) for share in row)
+            neighbour["reasons"] = dict(zip(names, shares, strict=True))
+    if wanted.display:
+        for neighbour, slot in zip(listed, ranked.slots.tolist(), strict=True):
+            neighbour["fields"] = view.fields(slot)
+    return listed
+
+
+def answer(
+    view: View, query: Query, ranked: Ranked, wanted: Wanted, *, item_id: str | None, source: str
+) -> dict[str, Any]:
+    """One whole answer; ``item_id`` is left out for what has none."""
+    head = {} if item_id is None else {"item_id": item_id}
+    listed = neighbours_of(view, query, ranked, wanted)
+    return {**head, "bundle": view.state.digest, "source": source, "neighbours": listed}
+
+
+def json_bytes(value: object) -> bytes:
+    """UTF-8 JSON; values that JSON does not know (dates of display fields) become strings."""
+    return orjson.dumps(value, default=str)
