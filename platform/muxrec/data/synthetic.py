@@ -105,16 +105,14 @@ def write_world(folder: Path, *, seed: int = 0) -> World:
     last, after the pictures.
     """
     world = make_world(seed)
-    images = folder / "images"
-    images.mkdir(parents=True, exist_ok=True)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed + 1)
     rows = [dict(row) for row in world.rows]
     for item, row in enumerate(rows):
         style = list(STYLES)[int(world.cluster[item]) % len(STYLES)]
-        path = images / f"{row['item_id']}.png"
         if rng.random() < 0.97:
-            picture(style, seed=seed * 100_003 + item).save(path)
-            row["image_path"] = str(path.resolve())
+            row["image_path"] = f"images/{row['item_id']}.png"
+            picture(style, seed=seed * 100_003 + item).save(folder / row["image_path"])
     _write_csv(folder / "items.csv", list(rows[0]), (list(row.values()) for row in rows))
     header = ["user_id", "item_id", "timestamp", "event_type", "weight"]
     _write_csv(folder / "interactions.csv", header, _log_rows(world, rng))

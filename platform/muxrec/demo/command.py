@@ -21,6 +21,7 @@ from muxrec.recipe.load import load_recipe, recipe_hash
 from muxrec.recipe.model import Recipe
 from muxrec.run_command import save_resolved
 from muxrec.stages import run_stages, stage_commands
+from muxrec.tracking.server import tracking_uri
 
 ALIAS = "champion"
 NEIGHBOURS = 5
@@ -105,9 +106,8 @@ def _ask(recipe: Recipe, path: Path, world: World, *, keep_serving: bool) -> Non
 def serve_command(recipe: Recipe, *, port: int) -> list[str]:
     """Command line of a server that follows the demo's champion."""
     name = recipe.tracking.model or recipe.name
-    database = (Path(recipe.output or ".") / "mlflow.db").resolve()
     program = [sys.executable, "-m", "muxrec.cli", "serve", "--model", f"{name}@{ALIAS}"]
-    return [*program, "--tracking-uri", f"sqlite:///{database}", "--port", str(port)]
+    return [*program, "--registry", tracking_uri(recipe), "--port", str(port)]
 
 
 def _examples(world: World) -> dict[str, int]:
