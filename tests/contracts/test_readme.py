@@ -37,7 +37,8 @@ def test_there_is_something_to_check() -> None:
 def test_a_command_in_the_documentation_exists(page: str, code: str) -> None:
     words = shlex.split(code)
     if words[0] == "make":
-        goals = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        goals = re.findall(r"^([a-z]+):", makefile, re.MULTILINE)
         assert [word for word in words[1:] if "=" not in word and word not in goals] == []
     elif words[0] == "muxrec":
         names = {*COMMANDS, "--help"}
