@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from muxrec.evaluation.relevance import Relevance
 from muxrec.features.arrays import Dense, ItemArrays, Jagged
+from muxrec.recipe.model import Data, Objective, Recipe, Source, Tower, Train
 from muxrec.spec.features import FeatureSpec, TableSpec
+from muxrec.spec.vocabulary import Vocabulary, build_vocabulary
+from muxrec.training.job import Job
+from muxrec.training.validation import Validation
 
 torch.set_num_threads(1)
 
@@ -84,6 +92,72 @@ def write_pairs(folder: Path, keys: np.ndarray, cluster: np.ndarray, *, rows: in
     path = folder / "part-00000.parquet"
     pq.write_table(table, path, row_group_size=rows, write_page_checksum=True)
     return path
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Prepared items of the planted catalogue."""
+
+    arrays: ItemArrays
+    vocabularies: dict[str, Vocabulary]
+    known_ids: np.ndarray
+
+
+def planted(seed: int = 0) -> Planted:
+    arrays, _ = make_catalogue(seed)
+    vocabulary = build_vocabulary("item", arrays.sparse["item"].ids)
+    return Planted(arrays, {"item": vocabulary}, arrays.item_keys)
+
+
+def make_recipe(
+    *, tower: dict[str, Any] | None = None, objective: dict[str, Any] | None = None, **train: Any
+) -> Recipe:
+    """A recipe for the planted catalogue that trains in about a second."""
+    return Recipe(
+        "planted",
+        Data(Source("generic")),
+        FEATURES,
+        TABLES,
+        tower=Tower(**{"width": 16, **(tower or {})}),
+        objective=Objective(**{"temperature": 0.1, **(objective or {})}),
+        train=Train(**{"engine": "reference", "epochs": 3, "batch_size": 64, "lr": 5e-3, **train}),
+    )
+
+
+def make_job(folder: Path, recipe: Recipe, *, validate: bool = False, **changes: Any) -> Job:
+    """A job on the planted catalogue, its pairs written below ``folder``."""
+    arrays, cluster = make_catalogue()
+    files = [write_pairs(folder / "pairs", arrays.item_keys, cluster)]
+    prepared = planted()
+    validation = Validation(arrays, mates(cluster), (5, 10)) if validate else None
+    job = Job(recipe, prepared, files, folder / "run", "digest", validation=validation)
+    return replace(job, **changes)
+
+
+def mates(cluster: np.ndarray) -> Relevance:
+    """Every item's cluster mates, the right answer of the planted catalogue."""
+    same = (cluster[:, None] == cluster[None, :]) & ~np.eye(len(cluster), dtype=bool)
+    queries, items = np.nonzero(same)
+    offsets = np.concatenate([[0], np.cumsum(same.sum(axis=1))]).astype(np.int64)
+    return Relevance(np.unique(queries), offsets, items.astype(np.int64))
+
+
+@pytest.fixture
+def relevance() -> Relevance:
+    return mates(make_catalogue()[1])
+
+
+@pytest.fixture
+def recipe_of() -> Callable[..., Recipe]:
+    return make_recipe
+
+
+@pytest.fixture
+def job_of(tmp_path: Path) -> Callable[..., Job]:
+    def build(recipe: Recipe, **changes: Any) -> Job:
+        return make_job(tmp_path, recipe, **changes)
+
+    return build
 
 
 @pytest.fixture

@@ -1,0 +1,58 @@
+"""What one training is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from muxrec.manifest import digest_of
+from muxrec.recipe.load import recipe_hash
+from muxrec.recipe.model import Recipe
+from muxrec.training.build import PreparedItems
+from muxrec.training.ranks import Ranks
+from muxrec.training.validation import Validation
+
+SECTIONS = ("features", "tables", "tower", "objective", "train", "seed")
+"""Sections of a recipe that decide the trained weights, given the dataset's digest."""
+
+Report = Callable[[int, dict[str, float]], None]
+"""``(step, metrics) -> None``, e.g. ``RunLogger.metrics``."""
+
+
+def _silent(step: int, metrics: dict[str, float]) -> None:
+    """Report to nobody."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: a recipe on prepared items.
+
+    Attributes:
+        recipe: The variant's recipe; its ``seed`` decides everything random.
+        prepared: The variant's prepared items.
+        pair_files: Parquet files of the training pairs.
+        folder: ``train/<variant>/seed=<s>`` of the run.
+        dataset: Digest of the dataset snapshot.
+        control: Name of the control whose arrays these are, or None.
+        validation: Validation ranking after every epoch; None for none.
+        report: Where metrics go while training runs.
+        ranks: This process among its peers.
+    """
+
+    recipe: Recipe
+    prepared: PreparedItems
+    pair_files: Sequence[Path]
+    folder: Path
+    dataset: str
+    control: str | None = None
+    validation: Validation | None = None
+    report: Report = _silent
+    ranks: Ranks = field(default_factory=Ranks)
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """What decides the outcome; two jobs with the same identity are the same training."""
+        sections = [*SECTIONS, *(("evaluation",) if self.recipe.train.early_stop else ())]
+        digest = digest_of([recipe_hash(self.recipe, *sections), self.dataset, self.control])
+        return {"recipe_hash": digest, "dataset": self.dataset, "control": self.control}
