@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from muxrec import __version__
 from muxrec.data.synthetic import World, cluster_name, make_world, write_world
 from muxrec.demo.scores import neighbour_table, recall_table
 from muxrec.demo.server import free_port, get_json, running_server, similar_items
@@ -43,10 +44,10 @@ def demo(*, folder: Path, fresh: bool, keep_serving: bool) -> None:
     world = _shop(folder)
     recipe = demo_recipe(folder)
     path = save_resolved(recipe)
-    if fresh or _done_mark(folder).get("recipe") != recipe_hash(recipe):
+    mark = {"recipe": recipe_hash(recipe), "muxrec": __version__}
+    if fresh or _done_mark(folder) != mark:
         run_stages(stage_commands(path))
-        _muxrec("promote", str(path), "--alias", ALIAS)
-        mark = {"recipe": recipe_hash(recipe)}
+        _muxrec("promote", str(path))
         write_text_atomically(folder / "demo.json", json.dumps(mark))
     else:
         click.echo(f"{folder} is up to date: its run is used again (--fresh runs all stages)")
