@@ -45,6 +45,7 @@ def sample_bundle(
     dim: int = 16,
     neighbours: int = 20,
     images: bool = True,
+    recall: float = 0.5,
     seed: int = 0,
 ) -> Path:
     """Publish a bundle of ``count`` random items under ``root`` and return its folder.
@@ -58,6 +59,7 @@ def sample_bundle(
         dim: Width of the vectors.
         neighbours: Neighbours precomputed per item.
         images: Whether every second item has a picture, or none at all.
+        recall: What its metrics say as ``recall_at_10``.
         seed: Seed of everything random.
     """
     features = sample_features(dim)
@@ -81,7 +83,7 @@ def sample_bundle(
                 parts=parts,
                 images=[PIXEL, None] * (count // 2) + [PIXEL] * (count % 2) if images else None,
                 data_digest="0" * 64,
-                metrics={"recall_at_10": 0.5},
+                metrics={"recall_at_10": recall},
             ),
         )
 

@@ -29,6 +29,7 @@ from muxrec.errors import BundleError
 from muxrec.features.arrays import ItemArrays
 from muxrec.features.encode import TEXT_ENCODERS, FeatureEncoder
 from muxrec.index import NeighbourIndex
+from muxrec.log import event
 from muxrec.manifest import (
     digest_of,
     manifest_digest,
@@ -128,7 +129,7 @@ def write_search(
         queries=settings.golden_queries,
     )
     if recall < 0.9:
-        log.warning("event=low_index_recall recall=%.3f: raise index.m or index.ef_search", recall)
+        log.warning(event("low_index_recall", recall=recall, advice="raise index.m or ef_search"))
     return {
         "recipe_hash": recipe_hash(recipe),
         "neighbours": positions.shape[1],
@@ -148,7 +149,7 @@ def publish_folder(root: Path, folder: Path, body: dict[str, Any]) -> Path:
         BundleError: The probe refused it, or a damaged bundle of the same name is in the way.
     """
     seal(folder, kind=names.KIND, format_version=names.FORMAT_VERSION, body=body)
-    log.info("event=bundle_probed %s", probe_bundle(folder))
+    log.info(event("bundle_probed", said=probe_bundle(folder)))
     final = root / manifest_digest(folder)[: names.DIGEST_CHARACTERS]
     if final.exists():
         verify_folder(final, kind=names.KIND, format_version=names.FORMAT_VERSION)
@@ -186,7 +187,7 @@ def _remove_leftovers(root: Path) -> None:
     for folder in root.glob(".bundle.*.tmp"):
         found = re.fullmatch(r"\.bundle\.(\d+)\.tmp", folder.name)
         if found and not Path(f"/proc/{found[1]}").exists():
-            log.info("event=leftover_removed folder=%s", folder)
+            log.info(event("leftover_removed", folder=folder))
             shutil.rmtree(folder, ignore_errors=True)
 
 

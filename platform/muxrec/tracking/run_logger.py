@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from muxrec.log import event
 from muxrec.manifest import write_text_atomically
 from muxrec.recipe.model import Recipe
 from muxrec.tracking import records, server
@@ -174,19 +175,16 @@ class RunLogger:
             except server.server_failures() as error:
                 if not _is_refusal(error):
                     raise
-                log.warning("event=record_refused record=%s reason=%s", record, error)
+                log.warning(event("record_refused", record=record, reason=first_line(error)))
 
     def _warn(self, error: Exception) -> None:
         if self._warned:
             return
         self._warned = True
-        log.warning(
-            "event=mlflow_away uri=%s kept_in=%s reason=%s: training goes on, metrics are sent "
-            "when the server answers",
-            server.tracking_uri(self._recipe),
-            self._spool.path,
-            first_line(error),
-        )
+        uri, kept = server.tracking_uri(self._recipe), self._spool.path
+        effect = "training goes on, metrics are sent when the server answers"
+        reason = first_line(error)
+        log.warning(event("mlflow_away", uri=uri, kept_in=kept, effect=effect, reason=reason))
 
 
 def first_line(error: Exception) -> str:

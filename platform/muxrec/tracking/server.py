@@ -23,6 +23,7 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
@@ -48,11 +49,10 @@ def connect(recipe: Recipe) -> MlflowClient:
 
 
 def prepare_environment() -> None:
-    """Set ``SETTINGS`` where the environment does not, and keep schema set-up out of the log."""
+    """Set ``SETTINGS`` where the environment does not, and keep its own news out of the log."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
 
 def experiment_id(recipe: Recipe, client: MlflowClient) -> str:

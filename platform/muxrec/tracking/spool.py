@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from muxrec.log import event
 from muxrec.tracking.records import Record
 
 log = logging.getLogger("muxrec.tracking")
@@ -38,7 +39,7 @@ class Spool:
             try:
                 found.append(json.loads(line))
             except ValueError:
-                log.warning("event=spool_line_torn path=%s characters=%d", self.path, len(line))
+                log.warning(event("spool_line_torn", path=self.path, characters=len(line)))
         return found
 
     def clear(self) -> None:
