@@ -27,6 +27,8 @@ def neighbours_of(view: View, query: Query, ranked: Ranked, wanted: Wanted) -> l
             neighbour["reasons"] = dict(zip(names, shares, strict=True))
     if wanted.display:
         for neighbour, slot in zip(listed, ranked.slots.tolist(), strict=True):
+            neighbour["title"] = view.title(slot)
+            neighbour["has_image"] = view.picture(slot) is not None
             neighbour["fields"] = view.fields(slot)
     return listed
 

@@ -102,6 +102,11 @@ def _items(service: Service) -> APIRouter:
         text, limit = parse_title_query(request.scope["query_string"])
         return json_response(browse.search_titles(service.view, text, limit))
 
+    @router.get("/popular", responses=declared(422))
+    async def popular(k: K = DEFAULT_K) -> Response:
+        """Items with the most training events."""
+        return json_response(browse.popular_items(service.view, k))
+
     @router.get("/filters")
     async def filters() -> Response:
         """Columns that may be filtered by, with their values and counts."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from muxrec_serving.errors import RequestError, unknown_item
-from muxrec_serving.rawitem import ItemSchema
 from muxrec_serving.titles import folded_words, matches
 from muxrec_serving.view import View
 
@@ -28,9 +27,9 @@ def item_of(view: View, item_id: str) -> dict[str, Any]:
     facts = {"live": True} if live else {"live": False, **view.state.catalogue.facts(slot)}
     return {
         "item_id": item_id,
-        "title": title_of(view, slot),
+        "title": view.title(slot),
         "fields": view.fields(slot),
-        "has_image": _picture(view, slot) is not None,
+        "has_image": view.picture(slot) is not None,
         **facts,
         "bundle": view.state.digest,
     }
@@ -42,7 +41,7 @@ def picture_of(view: View, item_id: str) -> tuple[bytes, str]:
     Raises:
         RequestError: The item is unknown or has no picture.
     """
-    picture = _picture(view, _known(view, item_id))
+    picture = view.picture(_known(view, item_id))
     if picture is None:
         raise RequestError(404, "no_image", f"the item {item_id[:80]!r} has no picture")
     if picture[:4] == b"RIFF" and picture[8:12] == b"WEBP":
@@ -55,15 +54,29 @@ def search_titles(view: View, text: str, limit: int) -> dict[str, Any]:
     """Items whose titles hold the words of ``text``, live ones first."""
     words = folded_words(text)
     live_slots = range(view.state.count, view.state.count + len(view.overlay.items))
-    found = [slot for slot in live_slots if matches(title_of(view, slot), words)]
+    found = [slot for slot in live_slots if matches(view.title(slot), words)]
     hidden = view.overlay.hidden
     room = limit + view.overlay.hidden_count
     stored = view.state.catalogue.title_index.search(text, room)
     found += [slot for slot in stored if hidden is None or not hidden[slot]]
-    results = [
-        {"item_id": view.item_id(slot), "title": title_of(view, slot)} for slot in found[:limit]
-    ]
+    results = [{"item_id": view.item_id(slot), "title": view.title(slot)} for slot in found[:limit]]
     return {"query": text, "bundle": view.state.digest, "results": results}
+
+
+def popular_items(view: View, limit: int) -> dict[str, Any]:
+    """Items with the most training events, for a page that has no item yet."""
+    hidden = view.overlay.hidden
+    slots = view.state.catalogue.by_popularity[: limit + view.overlay.hidden_count].tolist()
+    shown = [slot for slot in slots if hidden is None or not hidden[slot]][:limit]
+    results = [
+        {
+            "item_id": view.item_id(slot),
+            "title": view.title(slot),
+            "has_image": view.picture(slot) is not None,
+        }
+        for slot in shown
+    ]
+    return {"bundle": view.state.digest, "results": results}
 
 
 def filter_choices(view: View) -> dict[str, Any]:
@@ -81,24 +94,8 @@ def filter_choices(view: View) -> dict[str, Any]:
     }
 
 
-def title_of(view: View, slot: int) -> str:
-    """Title of an item, its id where it has none."""
-    live = view.live(slot)
-    if live is None:
-        return view.state.catalogue.titles[slot]
-    title = live.raw.get(view.state.catalogue.title_column or "")
-    return str(title) if title else view.item_id(slot)
-
-
 def _known(view: View, item_id: str) -> int:
     slot = view.slot(item_id)
     if slot is None:
         raise unknown_item(item_id)
     return slot
-
-
-def _picture(view: View, slot: int) -> bytes | None:
-    live = view.live(slot)
-    if live is None:
-        return view.state.bundle.image(slot)
-    return ItemSchema.of(view.state).picture(live.raw)

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as arrow_types
 
@@ -57,8 +58,16 @@ class Catalogue:
     @cached_property
     def title_index(self) -> TitleIndex:
         """Search over the titles."""
-        popularity = self.table.column("train_events").to_numpy().astype(np.int64)
-        return TitleIndex(self.titles, popularity)
+        return TitleIndex(self.titles, self._popularity)
+
+    @cached_property
+    def by_popularity(self) -> npt.NDArray[np.int64]:
+        """Positions, those with the most training events first, int64 ``[C]``."""
+        return np.argsort(-self._popularity, kind="stable")
+
+    @cached_property
+    def _popularity(self) -> npt.NDArray[np.int64]:
+        return self.table.column("train_events").to_numpy().astype(np.int64)
 
     def cells(self, column: str) -> list[Any]:
         """Values of ``column``, one per position."""

@@ -72,10 +72,6 @@ class ItemSchema:
             cleaned["item_id"] = str(own)
         return cleaned
 
-    def picture(self, item: Mapping[str, Any]) -> bytes | None:
-        """The picture of a cleaned item, None without one."""
-        return next((item[name] for name in sorted(self.pictures) if name in item), None)
-
 
 def decode_picture(column: str, value: object) -> bytes:
     """Bytes of a base64 picture, with or without a ``data:`` prefix. File names are refused.

@@ -96,7 +96,7 @@ def load_state(origin: Origin, *, probe: bool = True) -> ServingState:
         tower=bundle.tower(),
     )
     # Made now, off the event loop, and not by the first request that needs them.
-    _ = catalogue.positions, catalogue.title_index
+    _ = catalogue.positions, catalogue.title_index, catalogue.by_popularity
     return state
 
 

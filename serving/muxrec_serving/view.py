@@ -76,6 +76,22 @@ class View:
             return self.state.catalogue.fields(slot)
         return {name: live.raw.get(name) for name in self.state.catalogue.display}
 
+    def title(self, slot: int) -> str:
+        """Title of ``slot``, its id where it has none."""
+        live = self.live(slot)
+        if live is None:
+            return self.state.catalogue.titles[slot]
+        title = live.raw.get(self.state.catalogue.title_column or "")
+        return str(title) if title else self.item_id(slot)
+
+    def picture(self, slot: int) -> bytes | None:
+        """Picture file of ``slot``; None where it has none."""
+        live = self.live(slot)
+        if live is None:
+            return self.state.bundle.image(slot)
+        found = (value for value in live.raw.values() if isinstance(value, bytes))
+        return next(found, None)
+
     def remember(self, key: tuple[str, int], answer: bytes) -> None:
         """Keep a finished answer; when too many are kept, begin again."""
         if len(self.ready) >= MAX_READY:
