@@ -10,10 +10,11 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from muxrec.errors import MissingExtraError
+from muxrec.errors import MissingExtraError, RecipeError
 from muxrec.spec.features import FeatureSpec, TableSpec
 from muxrec.spec.vocabulary import Vocabulary
 from muxrec.tables.bags import Bags
+from muxrec.tables.fused import FusedTables, check_widths
 from muxrec.tables.lowering import Lowering, lower
 from muxrec.tables.optimizer import TableOptimizer
 from muxrec.tables.reference import ReferenceTables
@@ -95,10 +96,28 @@ def build_tables(
     logger.info("tables engine=%s asked=%s device=%s", picked, engine, device)
     if picked == "reference":
         return ReferenceTables(lowering, seed=seed, lr=lr).to(device)
-    from muxrec.tables.sharded import sharded_tables
+    check_widths(lowering)
+    from muxrec.tables.sharded import make_kernel
 
-    where = torch.device(device)
-    return sharded_tables(lowering, seed=seed, lr=lr, device=where, sharding=dict(sharding or {}))
+    where, plan = torch.device(device), sharding_plan(lowering, sharding or {})
+    kernel = make_kernel(lowering, lr=lr, device=where, sharding=plan)
+    return FusedTables(lowering, kernel, seed=seed).to(where)
+
+
+def sharding_plan(lowering: Lowering, wanted: Mapping[str, Sharding]) -> dict[str, str]:
+    """How every physical table is cut: as ``wanted``, else by its method's default.
+
+    A hashed table's rows are hit evenly, so equal ranges of rows are equal work; a full table's
+    rows are not, and it is small.
+    """
+    methods = {table.name: table.method for table in lowering.tables}
+    defaults = {
+        group.table.name: "table_wise" if methods.get(group.table.name) == "full" else "row_wise"
+        for group in lowering.groups
+    }
+    if unknown := sorted(set(wanted) - set(defaults)):
+        raise RecipeError(f"sharding: {unknown[0]} is no table (known: {', '.join(defaults)})")
+    return {**defaults, **wanted}
 
 
 def has_torchrec() -> bool:

@@ -38,3 +38,10 @@ def initial_rows(
         low, high = max(start, first), min(end, first + BLOCK)
         rows[low - start : high - start] = drawn[low - first : high - first]
     return rows.mul_(2 * table.init).sub_(table.init)
+
+
+def fill_initial(weight: Tensor, table: PhysicalTable, seed: int, *, start: int = 0) -> None:
+    """Fill ``weight``, rows ``start`` onwards of ``table``, block by block in place."""
+    for at in range(start, start + weight.shape[0], BLOCK):
+        stop = min(at + BLOCK, start + weight.shape[0])
+        weight[at - start : stop - start].copy_(initial_rows(table, seed, start=at, stop=stop))
