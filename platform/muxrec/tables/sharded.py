@@ -96,7 +96,7 @@ class ManyProcesses(nn.Module):
         collection = EmbeddingBagCollection(
             tables=[
                 EmbeddingBagConfig(
-                    name=group.table.name,
+                    name=_module_name(group.table.name),
                     embedding_dim=group.table.width,
                     num_embeddings=group.table.rows,
                     feature_names=[read.key for read in group.reads],
@@ -116,7 +116,7 @@ class ManyProcesses(nn.Module):
         plan = construct_module_sharding_plan(
             collection,
             {
-                group.table.name: _placement(sharding[group.table.name], at)
+                _module_name(group.table.name): _placement(sharding[group.table.name], at)
                 for at, group in enumerate(lowering.groups)
             },
             sharder=sharder,
@@ -146,10 +146,11 @@ class ManyProcesses(nn.Module):
         state = self.model.fused_optimizer.state_dict()["state"]
         found = {}
         for group in self.lowering.groups:
-            table, key = group.table, f"embedding_bags.{group.table.name}.weight"
+            table, name = group.table, _module_name(group.table.name)
+            key = f"embedding_bags.{name}.weight"
             shards = weights[key].local_shards()
             if shards:
-                momentum = state[key][f"{table.name}.momentum1"].local_shards()[0].tensor
+                momentum = state[key][f"{name}.momentum1"].local_shards()[0].tensor
                 start, weight = shards[0].metadata.shard_offsets[0], shards[0].tensor.detach()
                 found[table.name] = TableRows(table.rows, start, weight, momentum)
             else:
@@ -163,6 +164,11 @@ class ManyProcesses(nn.Module):
             cast(dict[str, Any], group)["lr"] = lr
         # The fused optimiser hands its rate to the kernels here; the rows change in backward only.
         self.model.fused_optimizer.step()
+
+
+def _module_name(table: str) -> str:
+    """The table's name in torchrec's ModuleDict, which refuses names such as ``items``."""
+    return f"table_{table}"
 
 
 def _placement(how: str, at: int) -> ParameterShardingGenerator:

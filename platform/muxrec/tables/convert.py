@@ -1,0 +1,114 @@
+"""Table states as files: written by any number of ranks, read by any other number.
+
+Every rank writes the rows that it holds, ``<table>.<first>-<stop>.safetensors``, and the first rank a
+``tables.json`` that says what the rows mean. A reader takes the rows that it wants from whichever
+files hold them, so no process ever needs a whole table. The folder proves itself by the manifest of
+the checkpoint around it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from muxrec.errors import TrainingError
+from muxrec.tables.state import TableRows, TableState
+
+INDEX = "tables.json"
+RowRanges = Mapping[str, tuple[int, int]]
+
+
+def write_state(state: TableState, folder: Path, *, rank: int = 0) -> None:
+    """Write this rank's share of a state into ``folder``, which exists and holds no other state.
+
+    Args:
+        state: Output of ``export_state``.
+        folder: The same folder on every rank.
+        rank: This process's number; rank 0 writes the index too.
+    """
+    for name, rows in state.tables.items():
+        if rows.stop > rows.start:
+            tensors = {"weight": rows.weight.contiguous(), "momentum": rows.momentum.contiguous()}
+            save_file(tensors, folder / f"{_stem(name)}.{rows.start}-{rows.stop}.safetensors")
+    if rank == 0:
+        index = {
+            "hash_version": state.hash_version,
+            "reads": list(state.reads),
+            "tables": {
+                name: {"rows": rows.total, "width": rows.weight.shape[1]}
+                for name, rows in state.tables.items()
+            },
+        }
+        (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+
+
+def read_state(folder: Path, *, ranges: RowRanges | None = None) -> TableState:
+    """Read a state, or a share of it.
+
+    Args:
+        folder: A folder filled by :func:`write_state` of all ranks.
+        ranges: Table name -> first row and one past the last row wanted, e.g. ``row_ranges()`` of
+            the tables that will take it; None for all rows.
+
+    Raises:
+        TrainingError: The folder holds no state, a file is damaged, or wanted rows are missing.
+    """
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{folder} holds no readable {INDEX}: {error}") from error
+    tables = {}
+    for name, shape in index["tables"].items():
+        start, stop = ranges[name] if ranges is not None else (0, shape["rows"])
+        tables[name] = _read_rows(folder, name, shape, start, stop)
+    return TableState(tuple(index["reads"]), tables, index["hash_version"])
+
+
+def _read_rows(
+    folder: Path, name: str, shape: Mapping[str, int], start: int, stop: int
+) -> TableRows:
+    weight, momentum = torch.empty(stop - start, shape["width"]), torch.empty(stop - start)
+    filled = 0
+    for path, first, end in _files(folder, name):
+        low, high = max(start, first), min(stop, end)
+        if low >= high:
+            continue
+        rows = _read_file(path, low - first, high - first)
+        weight[low - start : high - start] = rows[0]
+        momentum[low - start : high - start] = rows[1]
+        filled += high - low
+    if filled != stop - start:
+        raise TrainingError(
+            f"{folder}: {filled} of rows {start}..{stop} of table {name} are there: a rank's file is "
+            "missing or there twice"
+        )
+    return TableRows(shape["rows"], start, weight, momentum)
+
+
+def _read_file(path: Path, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as opened:
+            weight, momentum = opened.get_slice("weight"), opened.get_slice("momentum")
+            return weight[start:stop], momentum[start:stop]
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(f"{path} is damaged: {error}") from error
+
+
+def _files(folder: Path, name: str) -> list[tuple[Path, int, int]]:
+    found = []
+    for path in folder.glob(f"{_stem(name)}.*-*.safetensors"):
+        first, stop = path.name.removesuffix(".safetensors").rsplit(".", 1)[1].split("-")
+        found.append((path, int(first), int(stop)))
+    return sorted(found, key=lambda entry: entry[1])
+
+
+def _stem(name: str) -> str:
+    """The table's name as a file name without dots, so that no table's files match another's."""
+    return quote(name, safe="").replace(".", "%2E").replace("*", "%2A")
