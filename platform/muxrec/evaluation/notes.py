@@ -7,8 +7,6 @@ from typing import Any
 from muxrec.evaluation.study import MAIN
 from muxrec.recipe.model import Recipe
 
-NO_BEHAVIOUR = ("random", "popularity")
-
 
 def notes_on(
     summary: dict[str, Any], recipe: Recipe, *, missing: dict[str, list[int]]
@@ -41,21 +39,27 @@ def _split(summary: dict[str, Any]) -> str:
 
 
 def _verdicts(summary: dict[str, Any]) -> list[str]:
-    """For the first cut-off of every slice of the first truth: which rows ``main`` loses to."""
+    """One sentence per slice of the first truth: which rows ``main`` beats, equals and loses to."""
     if not summary["truths"]:
         return []
     metric = f"recall_at_{summary['ks'][0]}"
-    said = []
-    for part in summary["truths"][0]["slices"]:
-        lost = [d for d in part["differences"] if _loses(d["metrics"][metric])]
-        for found in lost:
-            gap = found["metrics"][metric]
-            said.append(
-                f"{part['title'].split(':')[0]}: {MAIN} loses to {found['name']} by "
-                f"{_points(-gap['mean'])} points of {_spoken(metric)} "
-                f"(interval {_points(gap['low'])} to {_points(gap['high'])})."
-            )
-    return said
+    return [
+        _verdict(part, metric) for part in summary["truths"][0]["slices"] if part["differences"]
+    ]
+
+
+def _verdict(part: dict[str, Any], metric: str) -> str:
+    found: dict[str, list[str]] = {"behind": [], "ahead of": [], "level with": []}
+    for entry in part["differences"]:
+        gap = entry["metrics"][metric]
+        if gap["mean"] is None:
+            continue
+        side = "level with" if not gap["clear"] else "ahead of" if gap["mean"] > 0 else "behind"
+        size = "" if side == "level with" else f" ({_points(gap['mean'])})"
+        found[side].append(f"{entry['name']}{size}")
+    sides = "; ".join(f"{side} {', '.join(names)}" for side, names in found.items() if names)
+    title = part["title"].split(":")[0]
+    return f"{title}, {_spoken(metric)} in points: {MAIN} is {sides}."
 
 
 def _gains(summary: dict[str, Any], recipe: Recipe) -> list[str]:
@@ -92,10 +96,6 @@ def _gap(gap: dict[str, Any], metric: str) -> str:
     interval = f"{_points(gap['low'])} to {_points(gap['high'])}"
     verdict = "clear" if gap["clear"] else "not told from zero"
     return f"{_points(gap['mean'])} points of {_spoken(metric)} (interval {interval}: {verdict})"
-
-
-def _loses(gap: dict[str, Any]) -> bool:
-    return gap["high"] is not None and gap["high"] < 0
 
 
 def _points(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from muxrec.evaluation.relevance import Relevance
 from muxrec.evaluation.scoring import vector_scorer
 from muxrec.evaluation.study import MAIN, Measured, Row, measure
 
-VECTORS = "vectors.npy"
+VECTORS, DONE = "vectors.npy", "done.json"
 
 
 @dataclass(frozen=True)
@@ -35,25 +36,31 @@ class TrainedRun:
 
     @property
     def is_done(self) -> bool:
-        """Whether its vectors are there."""
-        return (self.folder / VECTORS).is_file()
+        """Whether the training has ended and its vectors are there."""
+        return (self.folder / DONE).is_file() and (self.folder / VECTORS).is_file()
 
 
-def load_vectors(run: TrainedRun, *, count: int) -> npt.NDArray[np.float32]:
+def load_vectors(run: TrainedRun, *, count: int, digest: str) -> npt.NDArray[np.float32]:
     """The run's item vectors, float32 ``[C, D]``.
 
+    Args:
+        run: A run that is done.
+        count: Items of the dataset.
+        digest: Content digest of the dataset.
+
     Raises:
-        DataError: The file is damaged, or holds another number of items than the dataset.
+        DataError: The file is damaged, or was trained on another dataset.
     """
     path = run.folder / VECTORS
     try:
+        trained_on = json.loads((run.folder / DONE).read_text(encoding="utf-8")).get("dataset")
         vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({error}): train {run.name} again") from error
-    if vectors.ndim != 2 or len(vectors) != count:
+    if trained_on != digest or vectors.ndim != 2 or len(vectors) != count:
         raise DataError(
-            f"{path} has shape {list(vectors.shape)}, the dataset has {count} items: "
-            f"it was trained on another dataset, train {run.name} again"
+            f"{path} (shape {list(vectors.shape)}) was trained on dataset {str(trained_on)[:12]}, "
+            f"the run folder now holds {digest[:12]} with {count} items: train {run.name} again"
         )
     return vectors.astype(np.float32, copy=False)
 
@@ -62,6 +69,8 @@ def trained_rows(
     runs: Sequence[TrainedRun],
     relevance: Mapping[str, Relevance],
     train_events: npt.NDArray[np.int64],
+    *,
+    digest: str,
 ) -> list[Row]:
     """Rows of all runs that are done: ablations first, ``main``, then the controls.
 
@@ -70,7 +79,7 @@ def trained_rows(
     """
     measured: dict[str, dict[int, Measured]] = {}
     for run in (run for run in runs if run.is_done):
-        vectors = load_vectors(run, count=len(train_events))
+        vectors = load_vectors(run, count=len(train_events), digest=digest)
         found = measure(vector_scorer(vectors), relevance, train_events)
         measured.setdefault(run.name, {})[run.seed] = found
     controls = {run.name for run in runs if run.is_control}

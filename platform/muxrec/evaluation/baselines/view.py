@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,7 +41,7 @@ class TrainingView:
     events: pa.Table
     pairs: pa.Table
     recipe: Recipe
-    dense: dict[str, Dense]
+    dense: Mapping[str, Dense]
 
     def pair_scorer(self, column: str) -> SparseScorer:
         """Scores straight from a column of the training pairs."""
@@ -84,7 +85,7 @@ def training_view(
     items: pa.Table,
     *,
     recipe: Recipe,
-    dense: dict[str, Dense] | None = None,
+    dense: Mapping[str, Dense] | None = None,
 ) -> TrainingView:
     """The view of a snapshot: only its ``train`` events and pairs are ever read."""
     later = [name for name in ("test_events", "validation_events") if name in items.column_names]
