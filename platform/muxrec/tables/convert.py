@@ -1,7 +1,7 @@
 """Table states as files: written by any number of ranks, read by any other number.
 
-Every rank writes the rows that it holds, ``<table>.<first>-<stop>.safetensors``, and the first rank a
-``tables.json`` that says what the rows mean. A reader takes the rows that it wants from whichever
+Every rank writes the rows that it holds, ``<table>.<first>-<stop>.safetensors``, and the first rank
+a ``tables.json`` that says what the rows mean. A reader takes the rows that it wants from whichever
 files hold them, so no process ever needs a whole table. The folder proves itself by the manifest of
 the checkpoint around it.
 """
@@ -86,8 +86,8 @@ def _read_rows(
         filled += high - low
     if filled != stop - start:
         raise TrainingError(
-            f"{folder}: {filled} of rows {start}..{stop} of table {name} are there: a rank's file is "
-            "missing or there twice"
+            f"{folder}: {filled} of rows {start}..{stop} of table {name} are there: a rank's file "
+            "is missing or there twice"
         )
     return TableRows(shape["rows"], start, weight, momentum)
 

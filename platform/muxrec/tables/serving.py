@@ -19,7 +19,7 @@ CODES = 127
 
 
 def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes int8 ``[R, d]`` and scales float32 ``[R]`` of float32 ``rows``; 0 and 0 for zero rows."""
+    """Codes int8 ``[R, d]`` and scales float32 ``[R]`` of float32 ``rows``; zeros for zero rows."""
     scales = rows.abs().amax(dim=1) / CODES
     divisor = torch.where(scales > 0, scales, torch.ones_like(scales))
     return (rows / divisor[:, None]).round().clamp(-CODES, CODES).to(torch.int8), scales
