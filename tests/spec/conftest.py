@@ -1,0 +1,6 @@
+"""Hypothesis without a deadline: a busy machine is not a failure."""
+
+from hypothesis import settings
+
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")

@@ -1,0 +1,76 @@
+"""Every fault of a declaration is named, all at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from muxrec.spec.features import FeatureSpec, TableSpec, check_features
+
+FULL = TableSpec("items", "full", 16)
+UNIFIED = TableSpec("shared", "unified", 8, rows=100)
+ITEM = FeatureSpec("item", "id", ("item_id",), "id", table="items")
+GENRE = FeatureSpec("genre", "bag", ("genres",), "attributes", table="shared", probes=2)
+YEAR = FeatureSpec("year", "number", ("year",), "attributes", table="shared", boundaries=(1.0, 2.0))
+VECTOR = FeatureSpec("clip", "vector", ("clip",), "image", width=4)
+TEXT = FeatureSpec("plot", "text", ("plot",), "text", encoder="package:m")
+SOUND = (ITEM, GENRE, YEAR, VECTOR, TEXT)
+
+
+def test_a_sound_declaration_has_no_fault() -> None:
+    assert check_features(SOUND, (FULL, UNIFIED)) == []
+
+
+@pytest.mark.parametrize(
+    ("feature", "fault"),
+    [
+        (replace(GENRE, table="nowhere"), "table: nowhere is not a declared table"),
+        (replace(GENRE, table=None), "table: None is not a declared table"),
+        (replace(GENRE, probes=0), "probes must be positive, got 0"),
+        (replace(GENRE, max_length=0), "max_length must be positive, got 0"),
+        (replace(ITEM, probes=2), "probes: a full table has one row per id"),
+        (replace(YEAR, boundaries=(2.0, 1.0)), "boundaries must rise strictly"),
+        (replace(VECTOR, width=0), "width must be the positive width of the vector, got 0"),
+        (replace(VECTOR, table="shared"), "table: a vector feature reads no table"),
+        (replace(TEXT, encoder=None), "encoder must name a local model folder"),
+        (replace(TEXT, kind="image", encoder="vgg"), "encoder must be descriptor or conv, got vgg"),
+    ],
+)
+def test_a_faulty_feature_is_named(feature: FeatureSpec, fault: str) -> None:
+    others = tuple(f for f in SOUND if f.name != feature.name)
+    faults = check_features((feature, *others), (FULL, UNIFIED))
+    assert any(found.startswith("features.0.") and fault in found for found in faults), faults
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        (replace(UNIFIED, rows=-5), "rows must be in [1, 2**31) for a unified table, got -5"),
+        (replace(UNIFIED, rows=2**31), "got 2147483648"),
+        (replace(UNIFIED, rows=None), "got None"),
+        (replace(UNIFIED, width=0), "width must be positive, got 0"),
+    ],
+)
+def test_a_faulty_table_is_named(table: TableSpec, fault: str) -> None:
+    faults = check_features(SOUND, (FULL, table))
+    assert any(found.startswith("tables.1.") and fault in found for found in faults), faults
+
+
+def test_only_a_unified_table_is_shared() -> None:
+    faults = check_features(SOUND, (FULL, replace(UNIFIED, method="hashed")))
+    assert faults == [
+        (
+            "tables: shared is hashed and read by genre, year: "
+            "only a unified table is shared; declare one table per feature"
+        )
+    ]
+
+
+def test_several_faults_come_at_once() -> None:
+    spare = TableSpec("spare", "hashed", 4, rows=10)
+    faults = check_features((ITEM, ITEM, GENRE), (replace(FULL, rows=3), UNIFIED, spare))
+    assert any("the name item is used more than once" in fault for fault in faults)
+    assert any("rows is decided by the vocabulary" in fault for fault in faults)
+    assert any("spare is read by no feature" in fault for fault in faults)
+    assert any("items is full and read by item, item" in fault for fault in faults)

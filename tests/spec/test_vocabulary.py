@@ -1,0 +1,44 @@
+"""Exact id-to-row maps."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from muxrec.spec.vocabulary import EMPTY, build_vocabulary
+
+IDS = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=200)
+
+
+@given(IDS, IDS)
+@example([0], [])
+@example([], [0, 1])
+@example([-(2**63), 2**63 - 1, 0], [1])
+def test_known_ids_get_their_rank_and_all_others_none(known: list[int], others: list[int]) -> None:
+    vocabulary = build_vocabulary("item", known)
+    ranks = {number: rank for rank, number in enumerate(sorted(set(known)))}
+    wanted = [*known, *others]
+    expected = [ranks.get(number, EMPTY) for number in wanted]
+    assert vocabulary.lookup(np.array(wanted, dtype=np.int64)).tolist() == expected
+    assert vocabulary.size == len(ranks)
+    assert vocabulary.ids().tolist() == sorted(ranks)
+
+
+def test_the_order_of_the_input_does_not_matter() -> None:
+    ids = np.random.default_rng(0).integers(-(10**9), 10**9, size=5000)
+    first, second = build_vocabulary("item", ids), build_vocabulary("item", ids[::-1])
+    np.testing.assert_array_equal(first.keys, second.keys)
+    np.testing.assert_array_equal(first.rows, second.rows)
+
+
+def test_buckets_stay_short_at_a_hundred_thousand_ids() -> None:
+    vocabulary = build_vocabulary("item", np.arange(100_000))
+    # Two ids per bucket on average: a Poisson maximum of 50,000 buckets lies near 10.
+    assert vocabulary.keys.shape[1] <= 14
+    np.testing.assert_array_equal(vocabulary.lookup(np.arange(100_000)), np.arange(100_000))
+
+
+def test_a_lookup_keeps_the_shape() -> None:
+    vocabulary = build_vocabulary("item", [5, 6])
+    assert vocabulary.lookup(np.array([[5, 7, 6], [6, 6, 5]])).tolist() == [[0, -1, 1], [1, 1, 0]]
