@@ -9,24 +9,32 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
 
 from muxrec.errors import TrainingError
+from muxrec.losses.objective import ContrastiveObjective
 from muxrec.recipe.model import Recipe
-from muxrec.tables.build import has_torchrec
+from muxrec.tables.build import Tables, has_torchrec
+from muxrec.training.build import build_model
 from muxrec.training.checkpoint import (
     checkpoint_folder,
     list_checkpoints,
     newest_checkpoint,
     open_checkpoint,
 )
+from muxrec.training.encode import encode_catalogue
 from muxrec.training.history import read_history
 from muxrec.training.job import Job
 from muxrec.training.loop import fit
+from muxrec.training.ranks import Ranks
+from muxrec.training.session import check_position, dense_module, load_weights
 
 SCRIPT = Path(__file__).with_name("train_planted.py")
 FINAL = 33  # 672 pairs in batches of 64 are 11 steps, 3 epochs.
+FINAL_OF_TWO = 18  # Two ranks share them: 6 steps an epoch.
 
 ENGINES = [
     "reference",
@@ -45,9 +53,9 @@ def _train(folder: Path, engine: str, *options: str, ranks: int = 1) -> int:
     return done.returncode
 
 
-def _files(folder: Path) -> dict[str, dict[str, object]]:
-    """Size and SHA-256 of every file of the final checkpoint: weights, moments, tables."""
-    return dict(open_checkpoint(checkpoint_folder(folder / "run", FINAL)).manifest["files"])
+def _files(folder: Path, steps: int) -> dict[str, dict[str, object]]:
+    """Size and SHA-256 of every file of a checkpoint: weights, moments, tables."""
+    return dict(open_checkpoint(checkpoint_folder(folder / "run", steps)).manifest["files"])
 
 
 def _losses(folder: Path) -> list[tuple[int, float]]:
@@ -66,10 +74,68 @@ def test_a_training_killed_at_any_point_ends_with_the_same_weights(
     for death in (["--die-at=3"], ["--die-at=10"], ["--die-at=22"], ["--die-in-save=2"]):
         assert _train(killed, engine, *death) == -signal.SIGKILL
     assert _train(killed, engine) == 0
-    assert len(_files(whole)) == 3
-    assert _files(killed) == _files(whole)
+    assert len(_files(whole, FINAL)) == 3
+    assert _files(killed, FINAL) == _files(whole, FINAL)
     assert _losses(killed) == _losses(whole)
     assert [step for step, _ in _losses(whole)] == list(range(1, FINAL + 1))
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training by two processes, not interrupted."""
+    if not has_torchrec():
+        pytest.skip("several processes need the torchrec engine")
+    folder = tmp_path_factory.mktemp("two_ranks")
+    assert _train(folder, "torchrec", ranks=2) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_a_training_by_two_processes_survives_a_kill_bit_for_bit(
+    two_ranks: Path, tmp_path: Path
+) -> None:
+    assert _train(tmp_path, "torchrec", "--die-at=9", ranks=2) != 0
+    assert not checkpoint_folder(tmp_path / "run", FINAL_OF_TWO).exists()
+    assert list_checkpoints(tmp_path / "run")
+    assert _train(tmp_path, "torchrec", ranks=2) == 0
+    whole, killed = _files(two_ranks, FINAL_OF_TWO), _files(tmp_path, FINAL_OF_TWO)
+    assert [name for name in whole if name.startswith("tables")] == [
+        "tables.rank00000.safetensors",
+        "tables.rank00001.safetensors",
+    ]
+    assert killed == whole
+    assert _losses(tmp_path) == _losses(two_ranks)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_two_processes_opens_in_one(
+    two_ranks: Path, recipe_of: Callable[..., Recipe], job_of: Callable[..., Job]
+) -> None:
+    job = job_of(recipe_of())
+    model = build_model(job.recipe, job.prepared, engine="reference")
+    dense = dense_module(model, ContrastiveObjective(job.recipe.objective, widths=(16,)))
+    found = open_checkpoint(checkpoint_folder(two_ranks / "run", FINAL_OF_TWO))
+    load_weights(found, dense, cast(Tables, model.tables))
+    vectors, _ = encode_catalogue(model, job.prepared.arrays)
+    # Another engine sums a bag's rows in another order.
+    np.testing.assert_allclose(vectors, np.load(two_ranks / "vectors.npy"), rtol=0, atol=2e-6)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_inside_an_epoch_belongs_to_its_number_of_processes(two_ranks: Path) -> None:
+    inside = open_checkpoint(checkpoint_folder(two_ranks / "run", 16))
+    with pytest.raises(TrainingError, match="by 2 ranks, this run has 1: resume with 2"):
+        check_position(inside, world_size=1)
+    assert check_position(inside, world_size=2).step == 4
+    between = open_checkpoint(checkpoint_folder(two_ranks / "run", FINAL_OF_TWO))
+    assert check_position(between, world_size=1).epoch == 3
+
+
+def test_several_processes_with_tables_of_one_are_refused(
+    recipe_of: Callable[..., Recipe], job_of: Callable[..., Job]
+) -> None:
+    with pytest.raises(TrainingError, match="2 processes need tables on the torchrec engine"):
+        fit(job_of(recipe_of(), ranks=Ranks(0, 2)))
 
 
 def _harm(path: Path, how: str) -> None:
@@ -128,8 +194,6 @@ def test_only_the_newest_checkpoints_are_kept(
 def test_a_checkpoint_of_another_tower_is_refused(
     recipe_of: Callable[..., Recipe], job_of: Callable[..., Job]
 ) -> None:
-    from muxrec.training.session import load_weights
-
     fit(job_of(recipe_of(epochs=1)))
     job = job_of(recipe_of(epochs=0, tower={"width": 8}))
     found = newest_checkpoint(job.folder)

@@ -15,7 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from muxrec.training import session
+from muxrec.training.encode import encode_catalogue
 from muxrec.training.loop import fit
 from muxrec.training.ranks import joined_ranks
 
@@ -67,7 +70,10 @@ def main() -> None:
             if step == options.die_at and "loss" in values:
                 _die()
 
-        fit(replace(job, folder=options.folder / "run", report=report))
+        trained = fit(replace(job, folder=options.folder / "run", report=report))
+        vectors, _ = encode_catalogue(trained.session.model, job.prepared.arrays)
+        if ranks.is_first:
+            np.save(options.folder / "vectors.npy", vectors)
 
 
 if __name__ == "__main__":

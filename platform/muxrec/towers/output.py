@@ -26,3 +26,12 @@ class TowerOutput(NamedTuple):
     parts: Tensor
     modality_vectors: dict[str, Tensor]
     modality_present: Tensor
+
+    def first(self, items: int) -> TowerOutput:
+        """The output of the first ``items`` items alone."""
+        return TowerOutput(
+            self.vector[:items],
+            self.parts[:items],
+            {name: vectors[:items] for name, vectors in self.modality_vectors.items()},
+            self.modality_present[:items],
+        )

@@ -45,6 +45,15 @@ class Ranks:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def largest(self, value: int) -> int:
+        """The largest ``value`` of all processes."""
+        if self.world_size == 1:
+            return value
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        box = torch.tensor(value, device=device)
+        dist.all_reduce(box, dist.ReduceOp.MAX)
+        return int(box)
+
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its mean over the processes, in one flat exchange.
 
@@ -75,6 +84,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     if world_size == 1:
         yield Ranks()
         return
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), world_size)

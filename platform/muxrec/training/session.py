@@ -100,15 +100,9 @@ class Session:
         """Take over a checkpoint's weights and moments; returns its progress.
 
         Raises:
-            TrainingError: It was written inside an epoch by another number of ranks, whose data
-                position has no meaning here.
+            TrainingError: See ``check_position`` and ``load_weights``.
         """
-        progress, written_by = checkpoint.progress, checkpoint.manifest["world_size"]
-        if progress.step and written_by != self.ranks.world_size:
-            raise TrainingError(
-                f"{checkpoint.folder} was written inside an epoch by {written_by} ranks, this run "
-                f"has {self.ranks.world_size}: resume with {written_by}, or start with --fresh"
-            )
+        progress = check_position(checkpoint, world_size=self.ranks.world_size)
         load_weights(checkpoint, self.dense, self.tables)
         moments = load_file(checkpoint.folder / OPTIMIZER_FILE)
         for name, parameter in self._trained():
@@ -127,6 +121,22 @@ class Session:
     def _moments(self) -> dict[str, Tensor]:
         states = ((name, self.optimizer.state.get(p, {})) for name, p in self._trained())
         return _tensors({f"{name}/{k}": v for name, state in states for k, v in state.items()})
+
+
+def check_position(checkpoint: Checkpoint, *, world_size: int) -> Progress:
+    """The progress of a checkpoint that ``world_size`` ranks may go on from.
+
+    Raises:
+        TrainingError: It was written inside an epoch by another number of ranks, whose position in
+            the data has no meaning here.
+    """
+    progress, written_by = checkpoint.progress, checkpoint.manifest["world_size"]
+    if progress.step and written_by != world_size:
+        raise TrainingError(
+            f"{checkpoint.folder} was written inside an epoch by {written_by} ranks, this run has "
+            f"{world_size}: resume with {written_by}, or start with --fresh"
+        )
+    return progress
 
 
 def load_weights(checkpoint: Checkpoint, dense: nn.Module, tables: Tables) -> None:

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,6 +25,8 @@ from muxrec.training.device import autocast, pick_device
 from muxrec.training.job import Job
 from muxrec.training.schedule import warmup_cosine
 from muxrec.training.session import Session, dense_module, dense_optimizer
+
+Positions = npt.NDArray[np.int64]
 
 
 class StepResult(NamedTuple):
@@ -94,12 +97,23 @@ class Stepper:
     def _loss(self, epoch: int, step: int) -> tuple[Tensor, int]:
         candidates = candidates_in_batch(self.loader.batch(epoch=epoch, step=step))
         relation = RELATIONS[self._job.recipe.objective.positives](candidates, self._known)
-        batch = ItemBatch.from_arrays(self._arrays.take(candidates.items), self._device)
+        batch = ItemBatch.from_arrays(
+            self._arrays.take(self._evened(candidates.items)), self._device
+        )
         with autocast(self._train, self._device):
-            output = self.session.model(batch)
+            output = self.session.model(batch).first(len(candidates.items))
         items = torch.from_numpy(candidates.items).to(self._device)
         loss = self.session.objective(output, relation.to(self._device), items)
         return loss, len(candidates.items)
+
+    def _evened(self, items: Positions) -> Positions:
+        """``items`` filled up to the size of the largest rank's batch.
+
+        Row-wise sharding exchanges equal batches only. The fillers' outputs are cut off, so they
+        have no gradient; a row-wise Adagrad update by 0 changes nothing.
+        """
+        missing = self._job.ranks.largest(len(items)) - len(items)
+        return np.concatenate([items, np.repeat(items[:1], missing)]) if missing else items
 
     def _update(self, loss: Tensor) -> None:
         loss.backward()
