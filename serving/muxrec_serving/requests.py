@@ -71,7 +71,8 @@ class SimilarBody(BaseModel):
                     code="bad_vector",
                 )
         values = np.asarray(self.vectors, dtype=np.float64)
-        norms = np.linalg.norm(values, axis=1)
+        with np.errstate(over="ignore"):
+            norms = np.linalg.norm(values, axis=1)
         bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
         if bad.size:
             message = f"vector {bad[0]} is zero or holds NaN, infinity or numbers too large"
