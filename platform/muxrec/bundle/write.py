@@ -92,7 +92,7 @@ def write_bundle(root: Path, parts: BundleParts) -> Path:
             result; nothing was published then.
     """
     _check_parts(parts)
-    with _staging(root) as folder:
+    with staging(root) as folder:
         tower = _write_tower(folder, parts)
         _write_items(folder, parts)
         write_golden_inputs(folder, arrays=parts.arrays, tower=tower)
@@ -161,7 +161,7 @@ def publish_folder(root: Path, folder: Path, body: dict[str, Any]) -> Path:
 
 
 @contextmanager
-def _staging(root: Path) -> Iterator[Path]:
+def staging(root: Path) -> Iterator[Path]:
     """A temporary folder in ``root``, gone afterwards; those of dead processes are removed too."""
     try:
         root.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from muxrec.bundle import Bundle
 from muxrec.log import event
+from muxrec.recipe.load import output_folder
 from muxrec.recipe.model import Recipe
 from muxrec.tracking.aliases import CHALLENGER, model_name
 from muxrec.tracking.failures import is_missing, registry_errors
@@ -73,7 +74,7 @@ def publish(recipe: Recipe, folder: Path) -> Published:
         if version is None:
             run_id, is_own = _run_of(client, bundle, experiment)
             model = _log_model(recipe, bundle, run_id=run_id)
-            _log_lineage(client, bundle, run_id=run_id, model_id=model.model_id)
+            _log_lineage(recipe, client, bundle, run_id=run_id, model_id=model.model_id)
             version = _register(client, name, bundle, model)
             if is_own:
                 client.set_terminated(run_id)
@@ -162,7 +163,9 @@ def _log_model(recipe: Recipe, bundle: Bundle, *, run_id: str) -> Any:
         )
 
 
-def _log_lineage(client: MlflowClient, bundle: Bundle, *, run_id: str, model_id: str) -> None:
+def _log_lineage(
+    recipe: Recipe, client: MlflowClient, bundle: Bundle, *, run_id: str, model_id: str
+) -> None:
     import time
 
     from mlflow.entities import Metric
@@ -174,10 +177,10 @@ def _log_lineage(client: MlflowClient, bundle: Bundle, *, run_id: str, model_id:
     ]
     if metrics:
         client.log_batch(run_id, metrics=metrics, synchronous=True)
-    lineage = bundle.manifest.get("lineage", {})
+    snapshot = bundle.manifest.get("lineage", {}).get("dataset", "")
     record = dataset_record(
         digest=bundle.manifest["data_digest"],
-        folder=str(lineage.get("dataset", "unknown")),
+        folder=str(output_folder(recipe) / "dataset" / snapshot),
         context="training",
     )
     client.log_inputs(run_id, datasets=[dataset_input(record["dataset"])])
