@@ -18,7 +18,7 @@ from muxrec.demo.scores import neighbour_table, recall_table
 from muxrec.demo.server import free_port, get_json, running_server, similar_items
 from muxrec.errors import MuxrecError
 from muxrec.manifest import write_text_atomically
-from muxrec.recipe.load import load_recipe, recipe_hash
+from muxrec.recipe.load import load_recipe, output_folder, recipe_hash
 from muxrec.recipe.model import Recipe
 from muxrec.run_command import save_resolved
 from muxrec.stages import run_stages, stage_commands
@@ -36,7 +36,7 @@ NEIGHBOURS = 5
     show_default=True,
     help="Where the demo writes its shop, its run and its model registry.",
 )
-@click.option("--fresh", is_flag=True, help="Run all stages again, even if they are done.")
+@click.option("--fresh", is_flag=True, help="Run all stages again; each skips what it finds done.")
 @click.option("--keep-serving", is_flag=True, help="Leave the server on until Ctrl-C.")
 def demo(*, folder: Path, fresh: bool, keep_serving: bool) -> None:
     """Logs to served neighbours on a small made-up shop, with every real part in between."""
@@ -92,8 +92,9 @@ def _ask(recipe: Recipe, path: Path, world: World, *, keep_serving: bool) -> Non
     port = free_port()
     command = serve_command(recipe, port=port)
     with running_server(command, port=port, log=path.with_name("server.log")) as base:
-        version = get_json(f"{base}/version")
-        click.echo(f"\nserver {base} answers from {json.dumps(version)}")
+        said = get_json(f"{base}/version")
+        what = f"{said['model']} version {said['model_version']} ({said['alias']})"
+        click.echo(f"\n{base} serves {what}: bundle {said['bundle']}, {said['items']} items")
         for kind, item in _examples(world).items():
             row = world.rows[item]
             title = f"\n{kind}: {row['title']} ({labels[row['item_id']]})"
@@ -108,7 +109,9 @@ def serve_command(recipe: Recipe, *, port: int) -> list[str]:
     """Command line of a server that follows the demo's champion."""
     name = recipe.tracking.model or recipe.name
     program = [sys.executable, "-m", "muxrec.cli", "serve", "--model", f"{name}@{ALIAS}"]
-    return [*program, "--registry", tracking_uri(recipe), "--port", str(port)]
+    cache = output_folder(recipe) / "server-cache"
+    words = ["--registry", tracking_uri(recipe), "--cache", str(cache), "--port", str(port)]
+    return [*program, *words]
 
 
 def _examples(world: World) -> dict[str, int]:
