@@ -1,0 +1,123 @@
+"""The torchrec engine computes what the reference computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from muxrec.errors import MissingExtraError, RecipeError, TrainingError
+from muxrec.spec.features import FeatureSpec, TableSpec
+from muxrec.tables import build
+from muxrec.tables.bags import bags_from_lists
+from muxrec.tables.build import build_tables, has_torchrec, sharding_plan
+from muxrec.tables.fused import FusedTables
+from muxrec.tables.lowering import lower
+from muxrec.tables.reference import ReferenceTables
+
+needs_torchrec = pytest.mark.skipif(not has_torchrec(), reason="torchrec is not installed")
+NAMES = ("item", "genre", "word", "type")
+
+
+def engines(declared):
+    return [
+        build_tables(
+            declared.features,
+            declared.tables,
+            vocabularies=declared.vocabularies,
+            engine=engine,
+            seed=3,
+            lr=0.1,
+        )
+        for engine in ("reference", "torchrec")
+    ]
+
+
+@needs_torchrec
+def test_both_start_from_the_same_rows(declared) -> None:
+    reference, torchrec = (tables.export_state() for tables in engines(declared))
+    for name, rows in reference.tables.items():
+        assert torch.equal(rows.weight, torchrec.tables[name].weight)
+        assert rows.momentum.eq(0).all()
+        assert torchrec.tables[name].momentum.eq(0).all()
+
+
+@needs_torchrec
+@pytest.mark.parametrize("longest", [1, 6])
+def test_both_train_alike_step_by_step(declared, make_batch, longest: int) -> None:
+    both = engines(declared)
+    optimizers = [tables.table_optimizer() for tables in both]
+    for step in range(25):
+        batch = make_batch(NAMES, seed=step, longest=longest)
+        losses = []
+        for tables, optimizer in zip(both, optimizers, strict=True):
+            optimizer.set_lr(0.1 / (1 + step))
+            loss = sum((v.sin() + v.square()).mean() for v in tables(batch).values())
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        # float32 sums of a few dozen terms in another order.
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6, abs=1e-7)
+    reference, torchrec = (tables.export_state() for tables in both)
+    for name, rows in reference.tables.items():
+        torch.testing.assert_close(rows.weight, torchrec.tables[name].weight, rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            rows.momentum, torchrec.tables[name].momentum, rtol=1e-5, atol=1e-9
+        )
+
+
+@needs_torchrec
+def test_the_default_engine_is_torchrec_where_the_widths_fit(declared) -> None:
+    wide = build_tables(declared.features, declared.tables, vocabularies=declared.vocabularies)
+    assert isinstance(wide, FusedTables)
+    odd = (TableSpec("t", "hashed", 6, rows=9),)
+    narrow = (FeatureSpec("f", "id", ("f",), "id", table="t"),)
+    assert isinstance(build_tables(narrow, odd, vocabularies={}), ReferenceTables)
+    with pytest.raises(TrainingError, match=r"tables\.t\.width must be a multiple of 4.* got 6"):
+        build_tables(narrow, odd, vocabularies={}, engine="torchrec")
+
+
+def test_without_torchrec_the_reference_is_built_and_torchrec_refused(
+    declared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "has_torchrec", lambda: False)
+    arguments = (declared.features, declared.tables)
+    tables = build_tables(*arguments, vocabularies=declared.vocabularies)
+    assert isinstance(tables, ReferenceTables)
+    with pytest.raises(MissingExtraError, match="install the extras train"):
+        build_tables(*arguments, vocabularies=declared.vocabularies, engine="torchrec")
+
+
+def test_a_full_table_without_vocabulary_is_refused(declared) -> None:
+    with pytest.raises(RecipeError, match=r"tables\.items is full and read by item"):
+        build_tables(declared.features, declared.tables, vocabularies={})
+
+
+def test_tables_that_no_feature_reads_are_left_aside(declared) -> None:
+    tables = build_tables(
+        declared.features[1:2], declared.tables, vocabularies={}, engine="reference"
+    )
+    assert tables.row_ranges() == {"shared": (0, 101)}
+
+
+def test_no_sparse_feature_is_no_vector() -> None:
+    assert build_tables((), (), vocabularies={})({}) == {}
+
+
+def test_features_of_different_batch_sizes_are_refused(declared) -> None:
+    tables = build_tables(
+        declared.features[1:3], declared.tables[1:2], vocabularies={}, engine="reference"
+    )
+    batch = {"genre": bags_from_lists([[1]]), "word": bags_from_lists([[1], [2]])}
+    with pytest.raises(ValueError, match="same number of bags, got genre 1, word 2"):
+        tables(batch)
+
+
+def test_default_sharding_follows_the_method(declared) -> None:
+    lowering = lower(declared.features, declared.tables, declared.vocabularies)
+    assert sharding_plan(lowering, {"own": "table_wise"}) == {
+        "items": "table_wise",
+        "shared": "row_wise",
+        "own": "table_wise",
+    }
+    with pytest.raises(RecipeError, match="sharding: nowhere is no table"):
+        sharding_plan(lowering, {"nowhere": "row_wise"})
