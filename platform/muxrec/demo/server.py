@@ -64,7 +64,7 @@ def get_json(url: str) -> Any:
         with urlopen(url, timeout=30) as answer:
             return json.load(answer)
     except HTTPError as error:
-        text = error.read().decode(errors="replace")
+        text = " ".join(error.read().decode(errors="replace").split())[:300]
         raise MuxrecError(f"{url} answered {error.code}: {text}") from error
 
 
