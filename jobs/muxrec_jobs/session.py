@@ -43,6 +43,10 @@ LOCAL_SETTINGS = {
     "spark.driver.bindAddress": "127.0.0.1",
 }
 
+# Measured on a build of 100 k events with two cores: 75 s of CPU with the optimising compiler, 44 s
+# without; a local run ends before its code would pay back.
+LOCAL_JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+
 
 @contextmanager
 def spark_session(
@@ -98,12 +102,13 @@ def settings(*, is_submitted: bool, master: str | None, memory: str | None) -> d
         return dict(SETTINGS)
     chosen = master or os.environ.get(MASTER_VARIABLE) or "local[2]"
     local = LOCAL_SETTINGS if chosen.startswith("local") else {}
+    logs = f"-Dlog4j2.configurationFile={LOG_CONFIGURATION.as_uri()}"
     return {
         **SETTINGS,
         **local,
         "spark.master": chosen,
         "spark.driver.memory": memory or os.environ.get(MEMORY_VARIABLE) or "2g",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_CONFIGURATION.as_uri()}",
+        "spark.driver.extraJavaOptions": " ".join([logs, *(LOCAL_JAVA if local else ())]),
         "spark.sql.warehouse.dir": Path(tempfile.gettempdir(), "muxrec-warehouse").as_uri(),
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
     }

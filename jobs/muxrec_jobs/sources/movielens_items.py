@@ -32,7 +32,7 @@ def movie_columns(movies: DataFrame) -> DataFrame:
 
 
 def add_credits(items: DataFrame, folder: Path) -> DataFrame:
-    """Adds ``plot``, ``director``, ``actors`` (OMDb first) and ``keywords`` where files have them."""
+    """Adds ``plot``, ``director``, ``actors`` (OMDb first), ``keywords`` where files have them."""
     links, omdb = folder / "links.csv", folder / "omdb_metadata.jsonl"
     imdb = folder / "imdb5000_metadata.csv"
     if not links.is_file():
