@@ -6,6 +6,7 @@ import ipaddress
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 # Triton reads its interpreter switch when a kernel is decorated, and OpenMP its threads when the
 # library is loaded: both before any test module imports anything.
@@ -20,6 +21,11 @@ for _name, _value in QUIET_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+# A deadline per example would measure how busy the machine is.
+settings.register_profile("muxrec", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("muxrec")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,19 +48,39 @@ def data_folder() -> Path:
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse connections and name look-ups that would leave this machine."""
-    connect = socket.socket.connect
+    connect, connect_ex, look_up = (
+        socket.socket.connect,
+        socket.socket.connect_ex,
+        socket.getaddrinfo,
+    )
 
-    def guarded(self: socket.socket, address: object) -> None:
-        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_local(address):
-            raise RuntimeError(f"a test tried to reach {address}: tests use no network")
-        connect(self, address)  # type: ignore[arg-type]
+    def check(self: socket.socket, address: object) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            _check_local(address[0] if isinstance(address, tuple) else address)
 
-    monkeypatch.setattr(socket.socket, "connect", guarded)
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        check(self, address)
+        connect(self, address)
+
+    def guarded_connect_ex(self: socket.socket, address: Any) -> int:
+        check(self, address)
+        return connect_ex(self, address)
+
+    def guarded_look_up(host: Any, *rest: Any, **options: Any) -> Any:
+        _check_local(host)
+        return look_up(host, *rest, **options)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
 
 
-def _is_local(address: object) -> bool:
-    host = str(address[0]) if isinstance(address, tuple) else str(address)
+def _check_local(host: object) -> None:
+    text = host.decode() if isinstance(host, bytes) else str(host)
     try:
-        return ipaddress.ip_address(host).is_loopback or host == "0.0.0.0"
+        address = ipaddress.ip_address(text)
+        is_local = address.is_loopback or address.is_unspecified
     except ValueError:
-        return host in ("localhost", socket.gethostname())
+        is_local = host is None or text in ("", "localhost", socket.gethostname())
+    if not is_local:
+        raise RuntimeError(f"a test tried to reach {text}: tests use no network")
