@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from muxrec.data.snapshot import SPLITS
+from muxrec.data.snapshot import SPLITS, Snapshot
 
 if TYPE_CHECKING:
     from muxrec_jobs.build import Built
@@ -50,6 +50,16 @@ def build_report(built: Built) -> str:
         f"  folder   {built.snapshot.folder}",
     ]
     if built.removed:
+        lines.append(f"  removed  {', '.join(built.removed)} (--keep)")
+    return "\n".join(lines)
+
+
+def check_report(snapshot: Snapshot, failures: dict[str, int]) -> str:
+    """The outcome of every expectation, one line each."""
+    files = snapshot.manifest["files"]
+    size = sum(entry["bytes"] for entry in files.values())
+    lines = [f"{snapshot.folder}: {len(files)} files, {size:,} bytes, every SHA-256 as listed"]
+    for name, rows in failures.items():
         lines.append(f"  BROKEN {name}: {rows:,}" if rows else f"  ok     {name}")
     return "\n".join(lines)
 
