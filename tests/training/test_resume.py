@@ -74,7 +74,7 @@ def test_a_training_killed_at_any_point_ends_with_the_same_weights(
     for death in (["--die-at=3"], ["--die-at=10"], ["--die-at=22"], ["--die-in-save=2"]):
         assert _train(killed, engine, *death) == -signal.SIGKILL
     assert _train(killed, engine) == 0
-    assert len(_files(whole, FINAL)) == 3
+    assert len(_files(whole, FINAL)) == 5
     assert _files(killed, FINAL) == _files(whole, FINAL)
     assert _losses(killed) == _losses(whole)
     assert [step for step, _ in _losses(whole)] == list(range(1, FINAL + 1))
@@ -99,10 +99,10 @@ def test_a_training_by_two_processes_survives_a_kill_bit_for_bit(
     assert list_checkpoints(tmp_path / "run")
     assert _train(tmp_path, "torchrec", ranks=2) == 0
     whole, killed = _files(two_ranks, FINAL_OF_TWO), _files(tmp_path, FINAL_OF_TWO)
-    assert [name for name in whole if name.startswith("tables")] == [
-        "tables.rank00000.safetensors",
-        "tables.rank00001.safetensors",
-    ]
+    assert {name for name in whole if name.startswith("tables/shared")} == {
+        "tables/shared.0-256.safetensors",
+        "tables/shared.256-512.safetensors",
+    }
     assert killed == whole
     assert _losses(tmp_path) == _losses(two_ranks)
 
@@ -149,7 +149,7 @@ def _harm(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["truncated", "edited", "missing"])
-@pytest.mark.parametrize("name", ["dense.safetensors", "tables.rank00000.safetensors"])
+@pytest.mark.parametrize("name", ["dense.safetensors", "tables/shared.0-512.safetensors"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     recipe_of: Callable[..., Recipe],
     job_of: Callable[..., Job],

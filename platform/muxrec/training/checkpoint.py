@@ -1,8 +1,8 @@
 """Checkpoints: sealed folders with everything that the next step depends on.
 
-``checkpoints/step=<n>/`` holds the dense weights, the optimiser's moments and one table file per
-rank, all safetensors, and a manifest with the progress. There is no generator state to keep: every
-step seeds its own generators from (seed, epoch, step, rank).
+``checkpoints/step=<n>/`` holds the dense weights, the optimiser's moments and the rows that each
+rank held, all safetensors, and a manifest with the progress. There is no generator state to keep:
+every step seeds its own generators from (seed, epoch, step, rank).
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from muxrec.manifest import published_folder, seal
 from muxrec.model import ItemModel
 from muxrec.recipe.model import Train
 from muxrec.tables.build import Tables
+from muxrec.tables.convert import read_state, write_state
 from muxrec.training.checkpoint import (
     FORMAT_VERSION,
     KIND,
@@ -25,10 +26,10 @@ from muxrec.training.checkpoint import (
     checkpoint_folder,
 )
 from muxrec.training.ranks import Ranks
-from muxrec.training.table_files import read_tables, write_tables
 
 DENSE_FILE = "dense.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
+TABLES_FOLDER = "tables"
 
 
 def dense_module(model: ItemModel, objective: ContrastiveObjective) -> nn.ModuleDict:
@@ -83,18 +84,19 @@ class Session:
             return
         with published_folder(final) as temporary:
             self.ranks.from_first(str(temporary))
-            about = self._save_share(temporary)
+            self._save_share(temporary)
             save_file(_tensors(self.dense.state_dict()), temporary / DENSE_FILE)
             save_file(self._moments(), temporary / OPTIMIZER_FILE)
-            body = {"progress": progress.as_json(), "tables": about, **self.identity}
+            body = {"progress": progress.as_json(), **self.identity}
             body["world_size"] = self.ranks.world_size
             seal(temporary, kind=KIND, format_version=FORMAT_VERSION, body=body)
         self.ranks.barrier()
 
-    def _save_share(self, temporary: Path) -> dict[str, Any]:
-        about = write_tables(temporary, self.tables.export_state(), rank=self.ranks.rank)
+    def _save_share(self, temporary: Path) -> None:
+        folder = temporary / TABLES_FOLDER
+        folder.mkdir(exist_ok=True)
+        write_state(self.tables.export_state(), folder, rank=self.ranks.rank)
         self.ranks.barrier()
-        return about
 
     def restore(self, checkpoint: Checkpoint) -> Progress:
         """Take over a checkpoint's weights and moments; returns its progress.
@@ -152,8 +154,8 @@ def load_weights(checkpoint: Checkpoint, dense: nn.Module, tables: Tables) -> No
         raise TrainingError(
             f"{checkpoint.folder} holds another tower ({first}): use the recipe it was trained with"
         ) from error
-    about = checkpoint.manifest["tables"]
-    tables.load_table_state(read_tables(checkpoint.folder, about, tables.row_ranges()))
+    ranges = tables.row_ranges()
+    tables.load_table_state(read_state(checkpoint.folder / TABLES_FOLDER, ranges=ranges))
 
 
 def _tensors(values: dict[str, Tensor]) -> dict[str, Tensor]:
