@@ -20,7 +20,7 @@ from muxrec.export.parity import STRANGE_IDS, prove_parity, same_top, strange_in
 from muxrec.export.pictures import picture_files
 from muxrec.export.quantise import quantise_rows, served_model, tables_of
 from muxrec.features.prepare import prepare_items
-from muxrec.recipe.load import dump_recipe, output_folder
+from muxrec.recipe.load import dump_recipe, load_recipe, output_folder, recipe_hash
 from muxrec.spec.hashing import hash_rows
 from muxrec.training.encode import encode_catalogue, load_model
 from muxrec.training.study import variants
@@ -206,6 +206,17 @@ def test_pictures_and_columns_of_the_catalogue_are_in_the_bundle(exported, train
         assert bundle.image(at) == (None if path is None else Path(path).read_bytes())
     names = ["item_id", "item_key", "is_cold", "train_events", "title", "year", "genres"]
     assert bundle.items.column_names == names
+
+
+def test_a_bundle_does_not_say_where_it_was_made(exported, trained):
+    folder = exported["fp32"].folder
+    recipe = load_recipe(folder / "recipe.yaml")
+    assert recipe.output is None
+    assert recipe_hash(recipe) == recipe_hash(trained["fp32"])
+    assert Bundle.open(folder).manifest["filters"] == ["year", "genres"]
+    output = str(trained["fp32"].output).encode()
+    for name in ("recipe.yaml", "manifest.json", "features.json", "item_tower.onnx"):
+        assert output not in (folder / name).read_bytes()
 
 
 def test_pictures_that_are_none_are_left_out_and_counted(tmp_path, caplog):

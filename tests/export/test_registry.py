@@ -130,6 +130,17 @@ def test_a_registry_that_is_down_fails_in_seconds_and_the_bundle_stays(away_reci
     Bundle.open(bundles[0])
 
 
+def test_a_registry_that_never_answers_fails_after_its_timeout(recipe, bundles, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        stuck = dataclasses.replace(recipe, tracking=Tracking(uri=uri))
+        begin = time.monotonic()
+        with pytest.raises(RegistryError, match="does not answer"):
+            publish(stuck, bundles[0])
+        assert time.monotonic() - begin < 15  # two attempts of one second and a pause
+
+
 def test_nested_metrics_become_flat_names():
     nested = {
         "all": {"recall@10": 0.5, "n": 3, "name": "x"},

@@ -45,7 +45,8 @@ class NumpyTower:
             gate = self._linear(f"fusion.gates.{step - 1}", np.concatenate([fused, new], axis=1))
             z = np.where((is_fused & is_new)[:, None], 1 / (1 + np.exp(-gate)), 1.0)
             z = np.where((is_new & ~is_fused)[:, None], 0.0, z).astype(np.float32)
-            fused, is_fused = z * fused + (1 - z) * new, is_fused | is_new
+            fused = np.asarray(z * fused + (1 - z) * new, dtype=np.float32)
+            is_fused = is_fused | is_new
         head = fused @ self.weights["head.weight"].T
         return head / np.maximum(np.linalg.norm(head, axis=1, keepdims=True), 1e-6)
 

@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from muxrec.manifest import (
 )
 from muxrec.manifest import verify as verify_folder
 from muxrec.recipe.load import dump_recipe, recipe_hash
-from muxrec.recipe.model import Recipe
+from muxrec.recipe.model import Recipe, Tracking
 
 Float32Array = npt.NDArray[np.float32]
 PACKAGES = ("muxrec", "numpy", "onnxruntime", "hnswlib", "pyarrow")
@@ -113,7 +113,10 @@ def write_search(
         vectors: float32 ``[C, D]``.
     """
     settings = recipe.index
-    (folder / names.RECIPE).write_text(dump_recipe(recipe), encoding="utf-8")
+    # Where the run wrote to and which server it logged to (the address may hold a password) decide
+    # no result, and without them the same run has the same digest on any machine.
+    portable = replace(recipe, output=None, tracking=Tracking())
+    (folder / names.RECIPE).write_text(dump_recipe(portable), encoding="utf-8")
     positions, scores = exact_neighbours(vectors, settings.neighbours)
     np.save(folder / names.NEIGHBOURS, positions, allow_pickle=False)
     np.save(folder / names.SCORES, scores, allow_pickle=False)
@@ -247,6 +250,8 @@ def _body(folder: Path, parts: BundleParts, modalities: tuple[str, ...]) -> dict
         # Vectors of two bundles can be compared when the same tower made them.
         "space": digest_of([features, *(sha256_file(path) for path in files)]),
         "data_digest": parts.data_digest,
+        "display": [n for n in parts.recipe.export.display if n in parts.items.column_names],
+        "filters": [n for n in parts.recipe.export.filters if n in parts.items.column_names],
         "metrics": dict(parts.metrics),
         "lineage": dict(parts.lineage),
         "versions": {name: _version(name) for name in PACKAGES},
