@@ -154,6 +154,12 @@ def test_items_without_a_vector_are_never_recommended():
     assert list(result.ranks) == [0, 1, 0]
 
 
+def test_an_item_with_a_vector_of_zeros_is_not_put_before_those_that_point_away():
+    vectors = unit_rows(np.array([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.2], [0.0, 0.0]]))
+    result = evaluate_vectors(vectors, relevance_of({0: [1, 2], 1: [0]}), ks=(1,))
+    assert list(result.ranks) == [0, 1, 0]
+
+
 def test_sparse_scores_rank_like_their_dense_form():
     import scipy.sparse as sp
 

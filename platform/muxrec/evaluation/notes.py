@@ -32,8 +32,8 @@ def notes_on(
 def _split(summary: dict[str, Any]) -> str:
     if summary["split"] == "test":
         return (
-            "All numbers are on the test period, which nothing was trained, tuned or chosen on. "
-            "Every choice was made on the validation period before it."
+            "All numbers are on the test period. Baselines and training read the training period "
+            "only, early stopping the validation period after it."
         )
     return "All numbers are on the validation period: use them for choices, never as a result."
 

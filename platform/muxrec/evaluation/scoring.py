@@ -77,9 +77,12 @@ def vector_scorer(
 ) -> VectorScorer:
     """A scorer by inner product.
 
+    A vector of zeros is no vector: an ids-only tower gives one to every cold item. As a candidate
+    it would come before everything that points away from the query: it is never recommended.
+
     Args:
         vectors: ``[C, D]``, finite. Normalise them first where the cosine is wanted.
-        present: Bool ``[C]``; False for items that have no vector. None for all present.
+        present: Bool ``[C]``; False for items that have no vector either. None for all others.
 
     Raises:
         DataError: The array is not two-dimensional or holds a number that is not finite.
@@ -95,7 +98,11 @@ def vector_scorer(
             f"the first is item {bad[0]}: look at the loss curve of the run that made them"
         )
     if not rows.size:
-        return VectorScorer(rows, rows, None, present)
+        return VectorScorer(rows, rows, None)
+    there = np.abs(rows).max(axis=1) > 0
+    if present is not None:
+        there &= present
+    present = None if there.all() else there
     as_bytes = rows.view(np.dtype((np.void, rows.strides[0]))).ravel()
     _, first, which = np.unique(as_bytes, return_index=True, return_inverse=True)
     if first.size == len(rows):
