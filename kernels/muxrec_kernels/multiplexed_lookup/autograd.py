@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -26,22 +27,32 @@ class Tile(NamedTuple):
     warps: int
 
 
+def next_power_of_2(number: int) -> int:
+    """The smallest power of two that is at least ``number``, itself at least 1."""
+    return 1 << (number - 1).bit_length()
+
+
 def choose_tile(width: int, mean_length: float) -> Tile:
     """The tile for rows of ``width`` numbers and bags of ``mean_length`` ids on average.
 
     Short bags leave lanes idle, so several share a program; a long bag takes all lanes of one. The
     sizes are powers of two and follow from bytes in flight; they wait for tuning on a device.
     """
-    slots = max(1, min(32, TILE_NUMBERS // triton.next_power_of_2(width)))
-    wanted = triton.next_power_of_2(max(1, round(mean_length)))
+    slots = max(1, min(32, TILE_NUMBERS // next_power_of_2(width)))
+    wanted = next_power_of_2(max(1, round(mean_length)))
     lanes = min(slots, wanted, 16)
     return Tile(bags=slots // lanes, lanes=lanes, warps=1 if width <= 256 else 2)
+
+
+def segment_lanes(width: int) -> int:
+    """Gradient vectors of ``width`` numbers that a backward program has in flight."""
+    return max(1, min(32, TILE_NUMBERS // 2 // next_power_of_2(width)))
 
 
 class _MultiplexedLookup(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx,  # noqa: ANN001
+        ctx: Any,
         table: Tensor,
         ids: Tensor,
         offsets: Tensor,
@@ -66,7 +77,7 @@ class _MultiplexedLookup(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(ctx, grad_out: Tensor):  # type: ignore[override]  # noqa: ANN001, ANN205
+    def backward(ctx: Any, grad_out: Tensor) -> Any:  # type: ignore[override]
         table, ids, offsets, slot_features, slot_seeds, weights = ctx.saved_tensors
         rows, values = launch_backward(
             triton_kernel,
@@ -82,13 +93,17 @@ class _MultiplexedLookup(torch.autograd.Function):
             pooling=ctx.pooling,
         )
         gradient = torch.sparse_coo_tensor(
-            rows[None], values.to(table.dtype), table.shape, is_coalesced=True, check_invariants=False
+            rows[None],
+            values.to(table.dtype),
+            table.shape,
+            is_coalesced=True,
+            check_invariants=False,
         )
         return gradient, None, None, None, None, None, None, None
 
 
 def launch_forward(
-    kernels,  # noqa: ANN001 - the module of kernels; the mutation test passes damaged ones
+    kernels: ModuleType,
     table: Tensor,
     ids: Tensor,
     offsets: Tensor,
@@ -99,7 +114,10 @@ def launch_forward(
     weights: Tensor | None,
     pooling: str,
 ) -> Tensor:
-    """Run the forward kernel; float32 ``[B, S * d]``."""
+    """Run the forward kernel of the module ``kernels``; float32 ``[B, S * d]``.
+
+    The module is an argument so that a test can pass one with a seeded defect.
+    """
     slots, width = slot_features.numel(), table.shape[1]
     out = torch.empty(batch_size, slots * width, device=table.device)
     tile = choose_tile(width, ids.numel() / max(1, offsets.numel() - 1))
@@ -113,9 +131,9 @@ def launch_forward(
         out,
         table.shape[0],
         batch_size,
-        slots * width,
+        slots,
         D=width,
-        D_PADDED=triton.next_power_of_2(width),
+        D_PADDED=next_power_of_2(width),
         BAGS=tile.bags,
         LANES=tile.lanes,
         WEIGHTED=weights is not None,
@@ -126,7 +144,7 @@ def launch_forward(
 
 
 def launch_backward(
-    kernels,  # noqa: ANN001
+    kernels: ModuleType,
     grad_out: Tensor,
     ids: Tensor,
     offsets: Tensor,
@@ -158,7 +176,6 @@ def launch_backward(
     scales = _scales(lookups, weights, pooling)
     if used.numel():
         sources = (lookups.items * slots + lookups.slots)[order]
-        padded = triton.next_power_of_2(width)
         kernels.segment_kernel[(used.numel(),)](
             grad_out,
             sources,
@@ -166,8 +183,8 @@ def launch_backward(
             starts,
             values,
             D=width,
-            D_PADDED=padded,
-            LANES=max(1, min(8, TILE_NUMBERS // padded)),
+            D_PADDED=next_power_of_2(width),
+            LANES=segment_lanes(width),
             SCALED=scales is not None,
             num_warps=1,
         )
@@ -175,7 +192,7 @@ def launch_backward(
 
 
 class _Lookups(NamedTuple):
-    """Every lookup, slot-major: its id, slot, item and the length of its bag; int64 ``[M]`` each."""
+    """Every lookup, slot-major: its id, slot, item and its bag's length; int64 ``[M]`` each."""
 
     positions: Tensor
     slots: Tensor
