@@ -11,7 +11,7 @@ from torch import Tensor
 
 from muxrec.data.known_pairs import KnownPairs
 from muxrec.data.pairs import PairBatch
-from muxrec.losses.engine import Divergence, contrast
+from muxrec.losses.engine import Divergence, contrast, target_of
 from muxrec.losses.infonce import DIVERGENCES
 from muxrec.losses.logq import log_inclusion
 from muxrec.losses.relation import RELATIONS, candidates_in_batch
@@ -40,10 +40,15 @@ def _cross_entropy_by_loop(scores: Tensor, weight: Tensor, ignored: Tensor) -> f
     return math.fsum(losses) / len(losses)
 
 
+def _contrast(scores: Tensor, weight: Tensor, ignored: Tensor, divergence: Divergence) -> Tensor:
+    target = target_of(weight, ignored)
+    return contrast(scores[target.asking], target, divergence)
+
+
 def test_cross_entropy_equals_a_loop_over_queries() -> None:
     case = _case()
     # float32 sums of 11 terms against float64.
-    assert contrast(*case, DIVERGENCES["cross_entropy"]).item() == pytest.approx(
+    assert _contrast(*case, DIVERGENCES["cross_entropy"]).item() == pytest.approx(
         _cross_entropy_by_loop(*case), rel=1e-5
     )
 
@@ -52,8 +57,19 @@ def test_one_positive_per_row_is_infonce() -> None:
     scores = torch.randn(6, 9)
     targets = torch.tensor([3, 1, 8, 0, 0, 5])
     weight = torch.nn.functional.one_hot(targets, 9).float() * 0.37
-    found = contrast(scores, weight, torch.zeros(6, 9).bool(), DIVERGENCES["cross_entropy"])
+    found = _contrast(scores, weight, torch.zeros(6, 9).bool(), DIVERGENCES["cross_entropy"])
     torch.testing.assert_close(found, torch.nn.functional.cross_entropy(scores, targets))
+
+
+def test_a_target_lists_the_asking_queries_and_their_shares() -> None:
+    weight = torch.tensor([[0.0, 1.0, 3.0], [0.0, 0.0, 0.0], [2.0, 0.0, 5.0]])
+    ignored = torch.zeros(3, 3).bool()
+    ignored[2, 2] = True
+    target = target_of(weight, ignored)
+    assert target.asking.tolist() == [0, 2]
+    assert torch.equal(target.ignored, ignored[[0, 2]])
+    listed = zip(target.rows.tolist(), target.columns.tolist(), target.share.tolist(), strict=True)
+    assert list(listed) == [(0, 1, 0.25), (0, 2, 0.75), (1, 0, 1.0)]
 
 
 @EVERY
@@ -64,8 +80,8 @@ def test_ignored_entries_change_neither_loss_nor_gradient(
     scores, weight, ignored = _case()
     plain = scores.clone().requires_grad_()
     altered = scores.masked_fill(ignored, hidden).requires_grad_()
-    first = contrast(plain, weight, ignored, divergence)
-    second = contrast(altered, weight + 3.0 * ignored, ignored, divergence)
+    first = _contrast(plain, weight, ignored, divergence)
+    second = _contrast(altered, weight + 3.0 * ignored, ignored, divergence)
     first.backward()
     second.backward()
     assert torch.equal(first, second)
@@ -81,11 +97,12 @@ def test_queries_without_a_positive_contribute_nothing(divergence: Divergence) -
     scores.requires_grad_()
     asking = weight.masked_fill(ignored, 0).sum(dim=1) > 0
     assert not asking.all()
-    loss = contrast(scores, weight, ignored, divergence)
-    few = contrast(scores[asking], weight[asking], ignored[asking], divergence)
+    loss = _contrast(scores, weight, ignored, divergence)
+    few = _contrast(scores[asking], weight[asking], ignored[asking], divergence)
     assert torch.equal(loss, few)
     loss.backward()
     assert scores.grad is not None
+    assert scores.grad.isfinite().all()
     assert not scores.grad[~asking].any()
 
 
@@ -97,7 +114,7 @@ def test_identical_vectors_and_tiny_batches_have_finite_gradients(
     vectors = torch.ones(size, 4, requires_grad=True)
     weight = torch.ones(size, size) - torch.eye(size)
     ignored = torch.eye(size, dtype=torch.bool)
-    loss = contrast(vectors @ vectors.T / 0.01, weight, ignored, divergence)
+    loss = _contrast(vectors @ vectors.T / 0.01, weight, ignored, divergence)
     loss.backward()
     assert loss.isfinite()
     assert vectors.grad is not None

@@ -8,31 +8,74 @@ with one row of weights.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-Divergence = Callable[[Tensor, Tensor], Tensor]
-"""``(scores [Q, C] with -inf at ignored entries, weight [Q, C]) -> loss per query [Q]``. Every row
-it is given has at least one positive; entries at -inf have weight 0."""
+
+class Target(NamedTuple):
+    """A relation made ready for scores: asking queries only, positives as a list.
+
+    The few positives are listed because every pass over a dense ``[Q, C]`` matrix costs as much as
+    the softmax itself, and several scores (prefixes of the vector) share one target.
+
+    Attributes:
+        asking: Which queries of the relation have a positive, int64 ``[Q']``.
+        ignored: bool ``[Q', C]``.
+        rows: Row of each positive, int64 ``[P]``.
+        columns: Its column, int64 ``[P]``.
+        share: Its share of its row's weight, float32 ``[P]``; the shares of a row add up to 1.
+    """
+
+    asking: Tensor
+    ignored: Tensor
+    rows: Tensor
+    columns: Tensor
+    share: Tensor
 
 
-def contrast(scores: Tensor, weight: Tensor, ignored: Tensor, divergence: Divergence) -> Tensor:
-    """Mean divergence over the queries that have a positive, a float32 scalar.
+Divergence = Callable[[Tensor, Target], Tensor]
+"""``(scores [Q', C] with -inf at ignored entries, target) -> loss per asking query [Q']``."""
+
+
+def target_of(weight: Tensor, ignored: Tensor) -> Target:
+    """The target of a relation.
+
+    Queries without a positive are taken out of the computation, not multiplied by 0: a row with
+    every entry ignored has no finite softmax.
+
+    Args:
+        weight: Positive weights, float32 ``[Q, C]``, at least 0; 0 marks a negative.
+        ignored: bool ``[Q, C]``; a positive that is ignored is none.
+    """
+    weight = weight.masked_fill(ignored, 0.0)
+    total = weight.sum(dim=1)
+    asking = total.nonzero()[:, 0]
+    if len(asking) < len(weight):
+        weight, ignored, total = weight[asking], ignored[asking], total[asking]
+    rows, columns = weight.nonzero(as_tuple=True)
+    return Target(asking, ignored, rows, columns, weight[rows, columns] / total[rows])
+
+
+def contrast(scores: Tensor, target: Target, divergence: Divergence) -> Tensor:
+    """Mean divergence over the asking queries, a float32 scalar.
 
     Ignored entries become minus infinity before the softmax (scaling them by 0 would leave them in
     the sum with weight exp(0)); nothing they hold, NaN included, reaches the loss or its gradient.
-    Queries without a positive are taken out of the computation, not multiplied by 0: a row with
-    every entry ignored has no finite softmax. Without any query left the loss is 0, still connected
-    to ``scores`` with a zero gradient.
+    Without any asking query the loss is 0, still connected to ``scores`` with a zero gradient.
 
     Args:
-        scores: float ``[Q, C]``.
-        weight: Positive weights, float32 ``[Q, C]``, at least 0; 0 marks a negative.
-        ignored: bool ``[Q, C]``.
-        divergence: How a row of scores is compared with its weights.
+        scores: float ``[Q', C]``, rows of the asking queries.
+        target: From ``target_of``.
+        divergence: How a row of scores is compared with its positives.
     """
-    weight = weight.masked_fill(ignored, 0.0)
-    asking = weight.sum(dim=1) > 0
-    rows = scores.float().masked_fill(ignored, float("-inf"))[asking]
-    per_query = divergence(rows, weight[asking])
+    scores = scores.float().masked_fill(target.ignored, float("-inf"))
+    per_query = divergence(scores, target)
     return per_query.sum() / max(1, per_query.numel())
+
+
+def row_sums(values: Tensor, target: Target) -> Tensor:
+    """Sums of one value per positive over each row, float32 ``[Q']``."""
+    sums = torch.zeros(len(target.asking), dtype=values.dtype, device=values.device)
+    return sums.index_add(0, target.rows, values)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from muxrec.losses.engine import Target, row_sums
 
-def cross_entropy(scores: Tensor, weight: Tensor) -> Tensor:
-    """Cross-entropy of the row's softmax against its normalised positive weights, float32 ``[Q]``.
+
+def cross_entropy(scores: Tensor, target: Target) -> Tensor:
+    """Cross-entropy of each row's softmax against its positives' shares, float32 ``[Q']``.
 
     With one positive per row this is InfoNCE; with several it is the "out" form of supervised
-    contrastive learning, weighted.
+    contrastive learning, weighted. Shares add up to 1, so it is the row's log-sum-exp minus the
+    positives' weighted mean score.
 
     Args:
-        scores: float32 ``[Q, C]``, -inf at ignored entries.
-        weight: float32 ``[Q, C]``, at least one entry of each row above 0, 0 where scores are -inf.
+        scores: float32 ``[Q', C]``, -inf at ignored entries.
+        target: The asking queries' positives.
 
     Source: Supervised Contrastive Learning (arXiv 2004.11362), equation 2.
     """
-    log_share = torch.log_softmax(scores, dim=1).masked_fill(weight == 0, 0.0)
-    return -(weight * log_share).sum(dim=1) / weight.sum(dim=1)
+    positive = row_sums(target.share * scores[target.rows, target.columns], target)
+    return scores.logsumexp(dim=1) - positive
 
 
 DIVERGENCES = {"cross_entropy": cross_entropy}

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from muxrec.losses.engine import contrast
+from muxrec.losses.engine import Target, contrast, target_of
 from muxrec.losses.infonce import cross_entropy
 from muxrec.losses.relation import Relation
 from muxrec.recipe.model import Objective
@@ -72,10 +72,9 @@ class ContrastiveObjective(nn.Module):
         return loss
 
     def _over_widths(self, vectors: Tensor, relation: Relation, items: Tensor) -> Tensor:
+        target = target_of(relation.weight, relation.ignored)
         prefixes = [cut(vectors, width, trained=self.widths) for width in self.widths]
-        losses = [
-            self._loss(p, relation.weight, relation.ignored, relation, items) for p in prefixes
-        ]
+        losses = [self._loss(prefix, target, relation.queries, items) for prefix in prefixes]
         return torch.stack(losses).mean()
 
     def _over_modalities(self, output: TowerOutput, relation: Relation, items: Tensor) -> Tensor:
@@ -83,13 +82,14 @@ class ContrastiveObjective(nn.Module):
         for at, vectors in enumerate(output.modality_vectors.values()):
             missing = ~output.modality_present[:, at]
             ignored = relation.ignored | missing[None, :] | missing[relation.queries][:, None]
-            losses.append(self._loss(vectors, relation.weight, ignored, relation, items))
+            target = target_of(relation.weight, ignored)
+            losses.append(self._loss(vectors, target, relation.queries, items))
         return torch.stack(losses).mean()
 
-    def _loss(
-        self, vectors: Tensor, weight: Tensor, ignored: Tensor, relation: Relation, items: Tensor
-    ) -> Tensor:
-        scores = vectors[relation.queries] @ vectors.T / self.log_temperature.exp()
+    def _loss(self, vectors: Tensor, target: Target, queries: Tensor, items: Tensor) -> Tensor:
+        # Divided by the temperature before the product: C x D numbers instead of Q x C.
+        asking = vectors[queries[target.asking]] / self.log_temperature.exp()
+        scores = asking @ vectors.T
         if self.settings.logq:
             scores = scores - self.settings.logq * self.log_inclusion[items][None, :]
-        return contrast(scores, weight, ignored, cross_entropy)
+        return contrast(scores, target, cross_entropy)
