@@ -37,8 +37,9 @@ class Follower:
         """Look at the source every ``poll_s`` seconds, until cancelled."""
         while True:
             await asyncio.sleep(self._config.poll_s)
-            if not self._pinned:
-                async with self._working:
+            async with self._working:
+                # Asked under the lock: a rollback may have held it until now.
+                if not self._pinned:
                     await self._look(settle_s=self._config.settle_s)
 
     async def reload(self) -> dict[str, Any]:
@@ -60,6 +61,7 @@ class Follower:
                 self._note_refusal(f"rollback:{back.folder.name}", error)
                 return {"result": "refused", **self.status()}
             self._pinned = True
+            self._taken = None
             return {"result": "rolled back", **self.status()}
 
     def status(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ CLIENT_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
 }
-DIGEST_TAG = "bundle_digest"
+DIGEST_TAG = "muxrec.bundle_digest"
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,12 @@ class RegistrySource:
             uri = client.get_model_version_download_uri(self.model, offer.version or "")
             from mlflow.artifacts import download_artifacts
 
-            download_artifacts(artifact_uri=uri, dst_path=str(scratch), tracking_uri=self.uri)
+            download_artifacts(
+                artifact_uri=uri,
+                dst_path=str(scratch),
+                tracking_uri=self.uri,
+                registry_uri=self.uri,
+            )
         except Exception as error:
             raise self._failure(error) from error
         found = sorted(scratch.rglob(MANIFEST))

@@ -22,6 +22,7 @@ from muxrec_serving.sources import build_source
 from muxrec_serving.state import load_state
 
 log = logging.getLogger("muxrec_serving.worker")
+LOOK_S = 0.02
 SEVERAL_WORKERS = "live writes need one worker: start the server with --workers 1"
 
 
@@ -54,18 +55,29 @@ class Worker:
         following = loop.create_task(follower.run())
         loop.add_signal_handler(signal.SIGUSR1, service.set_ready, False)
         service.set_ready(True)
-        address = f"http://{self._config.host}:{self._config.port}"
-        log.info(event("listening", address=address, worker=os.getpid()))
         await send({"type": "lifespan.startup.complete"})
+        announcing = loop.create_task(self._announce())
         await receive()
         service.set_ready(False)
-        following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
+        for task in (announcing, following):
+            task.cancel()
+        await asyncio.gather(announcing, following, return_exceptions=True)
         if admin is not None:
             admin.close()
         service.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    async def _announce(self) -> None:
+        """Log that the port is open, once it is: the listener starts after the startup event."""
+        host, port = self._config.host, self._config.port
+        local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection(local, port)
+                writer.close()
+                break
+            await asyncio.sleep(LOOK_S)
+        log.info(event("listening", address=f"http://{host}:{port}", worker=os.getpid()))
 
     def _start_admin(self, follower: Follower) -> AdminServer | None:
         port = self._config.admin_port

@@ -58,7 +58,10 @@ class ServerProcess:
         """The next line of the log that holds ``text``; fails when the server ends before."""
         deadline = time.monotonic() + WAIT_S
         while True:
-            line = self._lines.get(timeout=max(0.001, deadline - time.monotonic()))
+            try:
+                line = self._lines.get(timeout=max(0.001, deadline - time.monotonic()))
+            except queue.Empty:
+                pytest.fail(f"no line with {text!r} within {WAIT_S:g} s:\n" + "".join(self.log))
             assert line is not None, f"the server ended without {text!r}:\n" + "".join(self.log)
             if text in line:
                 return line
