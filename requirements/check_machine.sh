@@ -11,10 +11,6 @@ lacks() {
     missing=1
 }
 
-if [ -z "$python" ] || ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    lacks "Python 3.11 or newer with venv (apt-get install python3.11 python3.11-venv, or brew install python@3.11; then make PYTHON=python3.11)"
-fi
-
 java=java
 [ -n "${JAVA_HOME:-}" ] && java=$JAVA_HOME/bin/java
 found=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')
@@ -23,6 +19,10 @@ if [ "${found:-0}" -lt 17 ]; then
 fi
 
 if [ ! -x "$venv/bin/muxrec" ]; then
+    if [ -z "$python" ] ||
+        ! "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        lacks "Python 3.11 or newer with venv (apt-get install python3.11 python3.11-venv, or brew install python@3.11; then make PYTHON=python3.11)"
+    fi
     command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null ||
         lacks "a C++ compiler for hnswlib, which has no wheel (apt-get install g++, or xcode-select --install)"
     free_kb=$(df -Pk . | sed -n '2s/^[^ ]* *[0-9]* *[0-9]* *\([0-9]*\).*/\1/p')

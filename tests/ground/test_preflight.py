@@ -92,13 +92,15 @@ def test_everything_that_is_missing_is_told_at_once(check: Check) -> None:
     assert len(check(java=None, compiler=False, python="").stderr.splitlines()) == 3
 
 
-def test_an_installed_environment_needs_no_compiler_and_no_space(
+def test_an_installed_environment_needs_java_only(
     check: Check, tmp_path: Path
 ) -> None:
     (tmp_path / "venv" / "bin").mkdir(parents=True)
     write_program(tmp_path / "venv" / "bin" / "muxrec", "exit 0")
-    done = check(compiler=False, free_kb="999999999999", venv=str(tmp_path / "venv"))
+    venv = str(tmp_path / "venv")
+    done = check(compiler=False, free_kb="999999999999", python="", venv=venv)
     assert done.returncode == 0
+    assert check(java=None, venv=venv).returncode == 1
 
 
 def test_make_says_what_is_missing_before_it_installs_anything(
