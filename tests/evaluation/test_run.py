@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +34,7 @@ def test_every_baseline_and_training_has_a_row_or_a_reason(evaluated):
     rows = set(rows_of(report))
     assert rows | set(report["unavailable"]) == {*BASELINES, "main", "ids only", "permuted_images"}
     assert set(report["unavailable"]) == {"text untrained"}
-    assert any("text only (seed 0) is not trained yet" in note for note in report["notes"])
+    assert any("no row: text only (seed 0)." in note for note in report["notes"])
     assert any("No row text untrained" in note for note in report["notes"])
 
 
@@ -85,6 +87,12 @@ def test_the_files_say_the_same(evaluated):
     assert "coverage_at_10" in headline(report)
 
 
+def test_an_evaluation_needs_no_torch():
+    code = "import sys, muxrec.evaluation.command; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_a_saved_study_gives_the_same_numbers_again(measured_run):
     run, evaluated = measured_run
     study = load_study(evaluated.folder / "queries.npz")
@@ -130,7 +138,7 @@ def test_a_training_that_was_cut_short_is_not_evaluated(tiny_run):
     (tiny_run.runs[2].folder / "done.json").unlink()
     report = evaluate_run(tiny_run.recipe, tiny_run.runs).report
     assert "ids only" not in rows_of(report)
-    assert any("ids only (seed 0) is not trained yet" in note for note in report["notes"])
+    assert any("no row: ids only (seed 0), text only" in note for note in report["notes"])
 
 
 def test_vectors_of_another_dataset_are_refused(tiny_run):

@@ -7,18 +7,19 @@ from typing import Any
 from muxrec.evaluation.study import MAIN
 from muxrec.recipe.model import Recipe
 
+_TOLD = ("all", "warm", "cold")
+
 
 def notes_on(
     summary: dict[str, Any], recipe: Recipe, *, missing: dict[str, list[int]]
 ) -> list[str]:
     """Sentences in plain text, most important first; losses of ``main`` are always among them."""
     notes = [_split(summary), *_verdicts(summary), *_gains(summary, recipe)]
-    for name, seeds in missing.items():
-        listed = ", ".join(map(str, seeds))
-        notes.append(
-            f"{name} (seed {listed}) is not trained yet: it has no row. "
-            "`muxrec train RECIPE` trains what is missing."
+    if missing:
+        listed = ", ".join(
+            f"{name} (seed {', '.join(map(str, missing[name]))})" for name in missing
         )
+        notes.append(f"Not trained yet, no row: {listed}. `muxrec train RECIPE` trains them.")
     notes += [f"No row {name}: {why}." for name, why in summary["unavailable"].items()]
     for truth in summary["truths"]:
         if truth["unknown"]:
@@ -39,13 +40,13 @@ def _split(summary: dict[str, Any]) -> str:
 
 
 def _verdicts(summary: dict[str, Any]) -> list[str]:
-    """One sentence per slice of the first truth: which rows ``main`` beats, equals and loses to."""
+    """All, warm and cold queries of the first truth: what ``main`` loses to, beats and equals."""
     if not summary["truths"]:
         return []
     metric = f"recall_at_{summary['ks'][0]}"
-    return [
-        _verdict(part, metric) for part in summary["truths"][0]["slices"] if part["differences"]
-    ]
+    told = (part for part in summary["truths"][0]["slices"] if part["name"] in _TOLD)
+    verdicts = (_verdict(part, metric) for part in told)
+    return [verdict for verdict in verdicts if verdict]
 
 
 def _verdict(part: dict[str, Any], metric: str) -> str:
@@ -55,9 +56,11 @@ def _verdict(part: dict[str, Any], metric: str) -> str:
         if gap["mean"] is None:
             continue
         side = "level with" if not gap["clear"] else "ahead of" if gap["mean"] > 0 else "behind"
-        size = "" if side == "level with" else f" ({_points(gap['mean'])})"
+        size = f" ({_points(gap['mean'])})" if side == "behind" else ""
         found[side].append(f"{entry['name']}{size}")
     sides = "; ".join(f"{side} {', '.join(names)}" for side, names in found.items() if names)
+    if not sides:
+        return ""
     title = part["title"].split(":")[0]
     return f"{title}, {_spoken(metric)} in points: {MAIN} is {sides}."
 
@@ -73,6 +76,8 @@ def _gains(summary: dict[str, Any], recipe: Recipe) -> list[str]:
     said = []
     without = _without_image(recipe)
     for name, gap in gaps.items():
+        if gap["mean"] is None:
+            continue
         if name == without:
             said.append(f"Image gain: {MAIN} minus {name} is {_gap(gap, metric)}.")
         elif kinds[name] == "control":
