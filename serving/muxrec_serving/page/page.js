@@ -288,6 +288,7 @@ function chosenIndex() {
 }
 
 function close() {
+  searches += 1; // an answer still on its way must not open the list again
   suggestions.hidden = true;
   box.setAttribute("aria-expanded", "false");
   box.removeAttribute("aria-activedescendant");
@@ -316,7 +317,6 @@ async function suggest() {
 }
 
 function open(item) {
-  searches += 1;
   close();
   box.value = "";
   box.blur();
