@@ -17,6 +17,7 @@ from muxrec.evaluation.run import Evaluated, evaluate_run
 from muxrec.evaluation.scoring import unit_rows
 from muxrec.evaluation.trained_rows import TrainedRun
 from muxrec.manifest import published_folder, seal
+from muxrec.recipe.load import recipe_hash
 from muxrec.recipe.model import Data, Evaluation, Recipe, Source
 from muxrec.spec.features import FeatureSpec, TableSpec
 
@@ -126,7 +127,7 @@ def recipe() -> Recipe:
     )
 
 
-def write_snapshot(snapshot: MemorySnapshot, root: Path) -> None:
+def write_snapshot(snapshot: MemorySnapshot, root: Path, *, recipe: Recipe) -> None:
     """The snapshot on disk, sealed, as the data job leaves it."""
     run = root / "dt=2024-01-01" / "run=abababababab"
     with published_folder(run) as folder:
@@ -135,7 +136,8 @@ def write_snapshot(snapshot: MemorySnapshot, root: Path) -> None:
         for name, table in tables.items():
             (folder / name).mkdir(parents=True)
             pq.write_table(table, folder / name / "part-0.parquet", write_page_checksum=True)
-        seal(folder, kind=KIND, format_version=FORMAT_VERSION, body={"digest": snapshot.digest})
+        body = {"digest": snapshot.digest, "recipe_hash": recipe_hash(recipe, "data")}
+        seal(folder, kind=KIND, format_version=FORMAT_VERSION, body=body)
     point_to(run)
 
 
@@ -160,7 +162,7 @@ class TinyRun:
 
 def make_tiny_run(output: Path, snapshot: MemorySnapshot, recipe: Recipe) -> TinyRun:
     """Main knows the sides of the board, two seeds; the others know nothing; one is not trained."""
-    write_snapshot(snapshot, output / "dataset")
+    write_snapshot(snapshot, output / "dataset", recipe=recipe)
     rng = np.random.default_rng(0)
     count = 2 * GROUP
     runs = []

@@ -141,6 +141,14 @@ def test_a_training_that_was_cut_short_is_not_evaluated(tiny_run):
     assert any("no row: ids only (seed 0), text only" in note for note in report["notes"])
 
 
+def test_a_dataset_of_another_data_section_is_told(evaluated, tiny_run):
+    assert not any("another `data` section" in note for note in evaluated.report["notes"])
+    pairs = replace(tiny_run.recipe.data.pairs, min_count=2)
+    changed = replace(tiny_run.recipe, data=replace(tiny_run.recipe.data, pairs=pairs))
+    report = evaluate_run(changed, tiny_run.runs).report
+    assert any("another `data` section" in note for note in report["notes"])
+
+
 def test_vectors_of_another_dataset_are_refused(tiny_run):
     (tiny_run.runs[2].folder / "done.json").write_text(json.dumps({"dataset": "cd" * 32}))
     with pytest.raises(

@@ -28,7 +28,7 @@ from muxrec.evaluation.trained_rows import TrainedRun, load_vectors, missing_run
 from muxrec.evaluation.untrained_dense import UntrainedDense
 from muxrec.evaluation.widths import by_width
 from muxrec.manifest import write_text_atomically
-from muxrec.recipe.load import output_folder
+from muxrec.recipe.load import output_folder, recipe_hash
 from muxrec.recipe.model import Recipe
 
 log = logging.getLogger("muxrec.evaluation")
@@ -70,6 +70,7 @@ def evaluate_run(recipe: Recipe, runs: Sequence[TrainedRun], *, split: str = "te
     report = summarise(study, resamples=recipe.evaluation.bootstrap, seed=recipe.seed)
     report["widths"] = _widths(recipe, study, vectors)
     report["notes"] = notes_on(report, recipe, missing=missing_runs(runs))
+    report["notes"] += _foreign_data(recipe, snapshot)
     report["facts"] = run_facts(recipe, digest=snapshot.digest, seeds=[run.seed for run in main])
     folder = output / "report" if split == "test" else output / "report" / split
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,6 +132,13 @@ def _widths(recipe: Recipe, study: Study, vectors: list) -> list[dict[str, Any]]
         ks=study.ks,
         resamples=recipe.evaluation.bootstrap,
     )
+
+
+def _foreign_data(recipe: Recipe, snapshot: Snapshot) -> list[str]:
+    if snapshot.manifest.get("recipe_hash") in (None, recipe_hash(recipe, "data")):
+        return []
+    told = "The dataset was built with another `data` section than this recipe has: "
+    return [told + "`muxrec data build RECIPE` builds it anew."]
 
 
 def _shown(study: Study, report: dict[str, Any]) -> dict[str, list[int]]:
