@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from muxrec.bench.made_up_items import made_up_items, made_up_model
 from muxrec.bench.numpy_tower import NumpyTower
-from muxrec.bench.onnx import onnx_bench
+from muxrec.bench.onnx_encode import onnx_bench
 from muxrec.export.parity import STRANGE_IDS, strange_inputs
 from muxrec.training.encode import encode_catalogue
 

@@ -15,7 +15,9 @@ BENCHES = {
         "CPU per step of the table engines.",
         "train,cpu",
     ),
-    "onnx": LazyCommand("muxrec.bench.onnx:onnx_bench", "Encoding time of a bundle.", "train,cpu"),
+    "onnx": LazyCommand(
+        "muxrec.bench.onnx_encode:onnx_bench", "Encoding time of a bundle.", "train,cpu"
+    ),
     "pairs": LazyCommand("muxrec_jobs.bench:pairs_bench", "Pair mining: Spark and DuckDB.", "jobs"),
     "serve": LazyCommand(
         "muxrec_serving.bench:serve_bench", "Server CPU per request.", "serving,cpu"

@@ -10,7 +10,8 @@ import numpy as np
 
 from muxrec.bundle import format as names
 from muxrec.bundle.reader import Bundle
-from muxrec.bundle.write import publish_folder, staging, write_search
+from muxrec.bundle.staging import publish_folder, staging
+from muxrec.bundle.write import write_search
 from muxrec.recipe.load import load_recipe
 from muxrec.recipe.model import Index
 

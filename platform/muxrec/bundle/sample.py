@@ -20,7 +20,7 @@ from muxrec.bundle import format as names
 from muxrec.bundle.tower import TowerSession
 from muxrec.bundle.write import BundleParts, write_bundle
 from muxrec.features.encode import FeatureEncoder
-from muxrec.recipe.model import Data, Export, Index, Recipe, Source
+from muxrec.recipe.model import Data, Export, Index, Recipe, Source, TableFile
 from muxrec.spec.features import FeatureSpec
 from muxrec.spec.hashing import HASH_VERSION, string_ids
 
@@ -90,45 +90,57 @@ def sample_bundle(
 
 def sample_tower(features: tuple[FeatureSpec, ...]) -> onnx.ModelProto:
     """The graph: ``part = values * present / |sum|`` for each feature, ``vector`` their sum."""
-    nodes, inputs, parts = [], [], []
-    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
-    floor = helper.make_tensor("floor", TensorProto.FLOAT, [], [1e-12])
-    for feature in features:
-        values, present = f"{feature.name}.values", f"{feature.name}.present"
-        inputs += [
-            helper.make_tensor_value_info(values, TensorProto.FLOAT, ["batch", feature.width]),
-            helper.make_tensor_value_info(present, TensorProto.FLOAT, ["batch"]),
-        ]
-        column, part = f"{feature.name}.column", f"{feature.name}.part"
-        nodes.append(helper.make_node("Unsqueeze", [present, "axes"], [column]))
-        nodes.append(helper.make_node("Mul", [values, column], [part]))
-        nodes.append(helper.make_node("Unsqueeze", [part, "axes"], [f"{part}.row"]))
-        parts.append(f"{part}.row")
-    nodes += [
-        helper.make_node("Concat", parts, ["stacked"], axis=1),
-        helper.make_node("ReduceSum", ["stacked", "axes"], ["sum"], keepdims=1),
+    width = features[0].width
+    steps = [step for feature in features for step in _part_steps(feature)]
+    steps += [
+        helper.make_node("Concat", [f"{f.name}.row" for f in features], ["stacked"], axis=1),
+        helper.make_node("ReduceSum", ["stacked", "one"], ["sum"], keepdims=1),
         helper.make_node("Mul", ["sum", "sum"], ["squares"]),
-        helper.make_node("ReduceSum", ["squares", "last"], ["squared_norm"], keepdims=1),
+        helper.make_node("ReduceSum", ["squares", "two"], ["squared_norm"], keepdims=1),
         helper.make_node("Sqrt", ["squared_norm"], ["norm"]),
         helper.make_node("Max", ["norm", "floor"], ["divisor"]),
         helper.make_node("Div", ["stacked", "divisor"], ["parts"]),
-        helper.make_node("ReduceSum", ["parts", "axes"], ["vector"], keepdims=0),
+        helper.make_node("ReduceSum", ["parts", "one"], ["vector"], keepdims=0),
     ]
-    width = features[0].width
+    inputs = [entry for feature in features for entry in _inputs(feature)]
     outputs = [
         helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["batch", width]),
         helper.make_tensor_value_info("parts", TensorProto.FLOAT, ["batch", len(features), width]),
     ]
-    last = helper.make_tensor("last", TensorProto.INT64, [1], [2])
-    graph = helper.make_graph(nodes, "sample_tower", inputs, outputs, [axes, floor, last])
+    constants = [
+        helper.make_tensor("one", TensorProto.INT64, [1], [1]),
+        helper.make_tensor("two", TensorProto.INT64, [1], [2]),
+        helper.make_tensor("floor", TensorProto.FLOAT, [], [1e-12]),
+    ]
+    graph = helper.make_graph(steps, "sample_tower", inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    metadata = {
+    helper.set_model_props(model, _metadata(features))
+    return model
+
+
+def _part_steps(feature: FeatureSpec) -> list[onnx.NodeProto]:
+    name = feature.name
+    return [
+        helper.make_node("Unsqueeze", [f"{name}.present", "one"], [f"{name}.column"]),
+        helper.make_node("Mul", [f"{name}.values", f"{name}.column"], [f"{name}.part"]),
+        helper.make_node("Unsqueeze", [f"{name}.part", "one"], [f"{name}.row"]),
+    ]
+
+
+def _inputs(feature: FeatureSpec) -> list[onnx.ValueInfoProto]:
+    shapes = {"values": ["batch", feature.width], "present": ["batch"]}
+    return [
+        helper.make_tensor_value_info(f"{feature.name}.{end}", TensorProto.FLOAT, shape)
+        for end, shape in shapes.items()
+    ]
+
+
+def _metadata(features: tuple[FeatureSpec, ...]) -> dict[str, str]:
+    return {
         names.ONNX_HASH_VERSION: HASH_VERSION,
         names.ONNX_FEATURES_HASH: names.features_hash(features),
         names.ONNX_MODALITIES: json.dumps([feature.modality for feature in features]),
     }
-    helper.set_model_props(model, metadata)
-    return model
 
 
 def _catalogue(count: int, dim: int, seed: int) -> pa.Table:
@@ -151,5 +163,5 @@ def _catalogue(count: int, dim: int, seed: int) -> pa.Table:
 
 def _recipe(features: tuple[FeatureSpec, ...], neighbours: int) -> Recipe:
     export = Export(display=("title",), filters=("genre", "year"))
-    data = Data(Source("generic"))
+    data = Data(Source("generic", interactions=TableFile("log.parquet")))
     return Recipe("sample", data, features, index=Index(neighbours=neighbours), export=export)

@@ -5,34 +5,28 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from muxrec.bundle import format as names
-from muxrec.bundle.tower import TowerSession
 from muxrec.bundle.write import BundleParts, write_bundle
 from muxrec.data.snapshot import Snapshot
-from muxrec.errors import DataError, TrainingError
+from muxrec.errors import DataError
 from muxrec.evaluation.facts import git_commit
 from muxrec.evaluation.summary import headline
-from muxrec.export.onnx_graph import export_onnx
-from muxrec.export.parity import Parity, max_error, prove_parity, same_top
+from muxrec.export.choose import choose_variant, validation_of
+from muxrec.export.parity import Parity
 from muxrec.export.pictures import picture_files
-from muxrec.export.quantise import served_model
+from muxrec.export.served import ServedTower, export_and_prove
 from muxrec.features.prepare import Prepared, prepare_items
 from muxrec.log import event
-from muxrec.model import ItemModel
 from muxrec.recipe.load import output_folder, recipe_hash
 from muxrec.recipe.model import Recipe
 from muxrec.tracking import run_id_of
-from muxrec.training.build import arrays_of
-from muxrec.training.done import is_done, read_done
-from muxrec.training.encode import encode_catalogue, load_model
-from muxrec.training.job import Job
-from muxrec.training.study import MAIN, Variant, variants
+from muxrec.training.encode import load_model
+from muxrec.training.study import Variant
 
 FIXED_COLUMNS = ("item_id", "item_key", "is_cold", "train_events")
 
@@ -75,84 +69,51 @@ def export_run(recipe: Recipe, *, seed: int | None = None) -> Exported:
     snapshot = Snapshot.open(output / "dataset")
     _check_columns(recipe, snapshot.items())
     prepared = prepare_items(recipe, snapshot, cache=output / "cache")
-    variant = _choose(recipe, prepared, snapshot.digest, seed)
+    variant = choose_variant(recipe, prepared, snapshot.digest, seed=seed)
     model = load_model(variant.folder, variant.recipe, prepared)
-    done = read_done(variant.folder) or {}
+    validation = validation_of(variant)
     with tempfile.TemporaryDirectory() as scratch:
-        tower = Path(scratch) / names.TOWER
-        parts, parity, quantisation = _encode(recipe, model, prepared, tower)
+        served = export_and_prove(model, prepared.arrays, Path(scratch), limits=recipe.export)
         metrics = {
             **_report_metrics(recipe, snapshot.digest),
-            "validation": done.get("validation"),
-            "parity": parity.as_metrics(),
-            **({"int8": quantisation.as_metrics()} if quantisation else {}),
+            **({} if validation is None else {"validation": validation}),
+            **served.metrics,
         }
-        lineage = {
-            "git_commit": git_commit(),
-            "run_id": run_id_of(variant.folder),
-            "seed": variant.seed,
-            "dataset": snapshot.folder.relative_to(output / "dataset").as_posix(),
-        }
-        parts = replace(parts, metrics=metrics, lineage=lineage, data_digest=snapshot.digest)
-        folder = write_bundle(output / "bundles", parts)
-    return Exported(folder, variant.seed, done.get("validation"), parity, quantisation)
-
-
-def _choose(recipe: Recipe, prepared: Prepared, dataset: str, seed: int | None) -> Variant:
-    """The wanted repetition of ``main``, or the best one by its validation metric."""
-    mains = [variant for variant in variants(recipe) if variant.name == MAIN]
-    wanted = [variant for variant in mains if seed in (None, variant.seed)]
-    ready = [variant for variant in wanted if _is_trained(variant, prepared, dataset)]
-    if not ready:
-        which = f"seed {seed}" if seed is not None else f"any of {len(mains)} seeds"
-        raise TrainingError(
-            f"{output_folder(recipe)}/train/{MAIN} holds no finished training of this recipe and "
-            f"dataset for {which}: run `muxrec train RECIPE`"
+        parts = replace(
+            _parts(recipe, prepared, served),
+            metrics=metrics,
+            lineage=_lineage(variant, snapshot),
+            data_digest=snapshot.digest,
         )
-    return max(ready, key=lambda variant: (_validation(variant), -variant.seed))
+        folder = write_bundle(output / "bundles", parts)
+    return Exported(folder, variant.seed, validation, served.parity, served.quantisation)
 
 
-def _is_trained(variant: Variant, prepared: Prepared, dataset: str) -> bool:
-    job = Job(variant.recipe, prepared, [], variant.folder, dataset, control=variant.control)
-    return is_done(variant.folder, job.identity)
+def _lineage(variant: Variant, snapshot: Snapshot) -> dict[str, str | int | None]:
+    dataset = output_folder(variant.recipe) / "dataset"
+    return {
+        "git_commit": git_commit(),
+        "run_id": run_id_of(variant.folder),
+        "seed": variant.seed,
+        "dataset": snapshot.folder.relative_to(dataset).as_posix(),
+    }
 
 
-def _validation(variant: Variant) -> float:
-    found = (read_done(variant.folder) or {}).get("validation")
-    return float("-inf") if found is None else float(found)
-
-
-def _encode(
-    recipe: Recipe, model: ItemModel, prepared: Prepared, path: Path
-) -> tuple[BundleParts, Parity, Parity | None]:
-    """Export, prove, and encode the catalogue with the graph that will be served."""
-    features = model.tower.features
-    arrays = arrays_of(prepared.arrays, features)
-    served = served_model(model)
-    export_onnx(model, arrays, path, opset=recipe.export.opset)
-    tower = TowerSession(path, features=features)
-    parity, vectors, parts = prove_parity(served, tower, arrays, limits=recipe.export)
-    log.info(event("parity", error=parity.max_abs_error, same_top10=parity.same_top10))
-    quantisation = None
-    if served is not model:
-        exact = encode_catalogue(model, arrays)
-        error = max_error(exact, (vectors, parts))
-        quantisation = Parity(len(arrays), error, same_top(exact[0], vectors, k=10))
+def _parts(recipe: Recipe, prepared: Prepared, served: ServedTower) -> BundleParts:
+    features = served.features
     text = {f.name: prepared.text_encoders[f.name] for f in features if f.kind == "text"}
     encoders = {name: prepared.encoder.text_encoders[name] for name in text}
-    bundle = BundleParts(
+    return BundleParts(
         recipe=recipe,
         encoder=replace(prepared.encoder, features=features, text_encoders=encoders, cache=None),
-        tower=path,
+        tower=served.path,
         items=_item_columns(recipe, prepared.table),
-        arrays=arrays,
-        vectors=vectors,
-        parts=parts,
-        data_digest="",
+        arrays=served.arrays,
+        vectors=served.vectors,
+        parts=served.parts,
         text_encoders=text,
         images=_pictures(recipe, prepared.table),
     )
-    return bundle, parity, quantisation
 
 
 def _check_columns(recipe: Recipe, table: pa.Table) -> None:
@@ -175,7 +136,7 @@ def _item_columns(recipe: Recipe, table: pa.Table) -> pa.Table:
     return table.select(list(wanted)).combine_chunks()
 
 
-def _pictures(recipe: Recipe, table: pa.Table) -> Any:
+def _pictures(recipe: Recipe, table: pa.Table) -> Iterator[bytes | None] | None:
     column = recipe.export.image
     if column is None:
         return None

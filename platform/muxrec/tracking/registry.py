@@ -134,22 +134,7 @@ def _run_of(client: MlflowClient, bundle: Bundle, experiment: str) -> tuple[str,
 def _log_model(recipe: Recipe, bundle: Bundle, *, run_id: str) -> Any:
     import mlflow
     import pandas as pd
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Array, DataType
 
-    k = min(10, bundle.neighbours.shape[1])
-    signature = ModelSignature(
-        inputs=Schema([ColSpec("string", "item_id")]),
-        outputs=Schema(
-            [
-                ColSpec("string", "item_id"),
-                ColSpec(Array(DataType.string), "neighbours"),
-                ColSpec(Array(DataType.double), "scores"),
-            ]
-        ),
-        params=ParamSchema([ParamSpec("k", DataType.long, k)]),
-    )
     mlflow.set_tracking_uri(tracking_uri(recipe))
     mlflow.set_registry_uri(tracking_uri(recipe))
     with mlflow.start_run(run_id=run_id):
@@ -157,10 +142,27 @@ def _log_model(recipe: Recipe, bundle: Bundle, *, run_id: str) -> Any:
             name=ARTIFACT,
             python_model=str(MODEL_CODE),
             artifacts={ARTIFACT: str(bundle.folder.resolve())},
-            signature=signature,
+            signature=_signature(default_k=min(10, bundle.neighbours.shape[1])),
             input_example=pd.DataFrame({"item_id": bundle.item_ids[:3].tolist()}),
             pip_requirements=[f"muxrec[serving,cpu]=={bundle.manifest['versions']['muxrec']}"],
         )
+
+
+def _signature(*, default_k: int) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array, DataType
+
+    outputs = [
+        ColSpec("string", "item_id"),
+        ColSpec(Array(DataType.string), "neighbours"),
+        ColSpec(Array(DataType.double), "scores"),
+    ]
+    return ModelSignature(
+        inputs=Schema([ColSpec("string", "item_id")]),
+        outputs=Schema([*outputs]),
+        params=ParamSchema([ParamSpec("k", DataType.long, default_k)]),
+    )
 
 
 def _log_lineage(
