@@ -153,3 +153,13 @@ def test_the_hash_depends_on_what_decides_a_result_only(sound: str, write_recipe
     assert recipe_hash(plain) == recipe_hash(moved) == recipe_hash(load_recipe(spelled_out))
     assert recipe_hash(changed) != recipe_hash(plain)
     assert recipe_hash(changed, "data", "features") == recipe_hash(plain, "data", "features")
+
+
+def test_a_generic_source_may_have_no_catalogue(sound: str, write_recipe: Writer) -> None:
+    source = "{kind: generic, interactions: {path: log.parquet}}"
+    path = write_recipe(sound.replace("{kind: movielens, path: raw}", source))
+    assert load_recipe(path).data.source.items is None
+    told = faults_of(path, "data.source.path=x")
+    assert told == [
+        "--set data.source.path=x: data.source.path: a generic source has no path: remove it"
+    ]

@@ -86,11 +86,11 @@ def _ranges(recipe: Recipe) -> Iterator[Fault]:
 
 def _source(source: Source) -> Iterator[Fault]:
     files = {"path": source.path, "interactions": source.interactions, "items": source.items}
-    wanted = ("interactions", "items") if source.kind == "generic" else ("path",)
+    needed, optional = ("interactions", "items") if source.kind == "generic" else ("path", "")
     for key, value in files.items():
-        if key in wanted and value is None:
+        if key == needed and value is None:
             yield ("data", "source", key), f"a {source.kind} source needs {key}"
-        if key not in wanted and value is not None:
+        if key not in (needed, optional) and value is not None:
             yield ("data", "source", key), f"a {source.kind} source has no {key}: remove it"
 
 

@@ -37,7 +37,7 @@ class Source:
             or ``recbole`` (atomic files ``<name>.inter`` and ``<name>.item``, gzip allowed).
         path: Folder of a movielens or recbole source.
         interactions: Interactions file of a generic source.
-        items: Catalogue file of a generic source.
+        items: Catalogue file of a generic source; None where there are ids only.
         relations: Relation name -> catalogue column that lists the related item ids, e.g.
             ``{complement: r_complement}``; used as ground truth in evaluation.
     """
