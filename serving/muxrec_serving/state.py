@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from muxrec.bundle import Bundle, TowerSession
 from muxrec.bundle.format import RECIPE
 from muxrec.bundle.probe import probe_bundle
-from muxrec.errors import BundleError
+from muxrec.errors import BundleError, RecipeError
 from muxrec.features.encode import FeatureEncoder
 from muxrec.index import NeighbourIndex
+from muxrec.recipe.load import load_recipe
 from muxrec_serving.attributes import AttributeIndex
 from muxrec_serving.catalogue import Catalogue
 from muxrec_serving.origin import Origin
@@ -101,13 +101,11 @@ def load_state(origin: Origin, *, probe: bool = True) -> ServingState:
 
 
 def _catalogue(bundle: Bundle) -> Catalogue:
-    # Not load_recipe: it checks the training data's paths, which a server does not have.
     path = bundle.folder / RECIPE
     try:
-        export = yaml.safe_load(path.read_text(encoding="utf-8"))["export"]
-        shown, filtered = list(export["display"]), list(export["filters"])
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise BundleError(f"{path} names no display and filter columns: export again") from error
+        export = load_recipe(path).export
+    except RecipeError as error:
+        raise BundleError(f"{path} is no recipe of this version: export again") from error
     held = set(bundle.items.column_names)
-    display = tuple(name for name in shown if name in held)
-    return Catalogue(bundle.items, display, tuple(name for name in filtered if name in held))
+    display = tuple(name for name in export.display if name in held)
+    return Catalogue(bundle.items, display, tuple(name for name in export.filters if name in held))
