@@ -84,6 +84,7 @@ def build_dataset(recipe: Recipe, request: Request | None = None) -> Built:
     plan = _plan(recipe, request)
     current = None if request.rebuild else _unchanged(root, request, plan)
     if current is not None:
+        _point(current.folder, request)
         return Built(current, "unchanged")
     root.mkdir(parents=True, exist_ok=True)
     stages = Stages(STAGES, title=f"data {recipe.name}")
@@ -141,7 +142,7 @@ def _build(
         seal(folder, kind=KIND, format_version=FORMAT_VERSION, body=body)
         final = day / f"run={body['digest'][:DIGEST_LENGTH]}"
         is_new = publish(folder, final)
-    point_to(final, move_root=request.may_go_back or _is_newest(day))
+    _point(final, request)
     removed = prune(day, keep=request.keep) if request.keep is not None else []
     snapshot = Snapshot.open(final, verify=False)
     return Built(snapshot, "built" if is_new else "same", stages.seconds, removed)
@@ -166,5 +167,7 @@ def _digest(sliced: Sliced, tables: dict[str, Any]) -> str:
     return digest_of(content)
 
 
-def _is_newest(day: Path) -> bool:
-    return all(run.parent.name <= day.name for run in day.parent.glob("dt=*/run=*"))
+def _point(run: Path, request: Request) -> None:
+    day = run.parent
+    is_newest = all(other.parent.name <= day.name for other in day.parent.glob("dt=*/run=*"))
+    point_to(run, move_root=request.may_go_back or is_newest)

@@ -66,7 +66,8 @@ def read_back(spark_table: DataFrame, folder: Path) -> DataFrame:
     if not any(folder.rglob("*.parquet")):
         return spark.createDataFrame([], spark_table.schema)
     schema = T.StructType([T.StructField(f.name, f.dataType) for f in spark_table.schema.fields])
-    return spark.read.schema(schema).parquet(str(folder))
+    # Spark adds the partition column, which says how the rows are filed and nothing about them.
+    return spark.read.schema(schema).parquet(str(folder)).select(*spark_table.columns)
 
 
 def _write(table: DataFrame, folder: Path, *, by: str | None = None) -> None:

@@ -47,7 +47,7 @@ def make_recipe(tmp_path: Path) -> Callable[..., Recipe]:
             items_file.write_text(items, encoding="utf-8")
             catalogue = TableFile(str(items_file), "csv")
         source = Source("generic", interactions=TableFile(str(events_file), "csv"), items=catalogue)
-        defaults = {"split": Split(0.6, 0.2), "pairs": Pairs(window_days=1.0)}
+        defaults = {"split": Split(0.6, 0.2), "pairs": Pairs(window_days=0.5)}
         return Recipe(
             name,
             Data(source, **(defaults | data)),
