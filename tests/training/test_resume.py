@@ -76,6 +76,7 @@ def test_a_training_killed_at_any_point_ends_with_the_same_weights(
     assert _train(killed, engine) == 0
     assert len(_files(whole, FINAL)) == 5
     assert _files(killed, FINAL) == _files(whole, FINAL)
+    assert not list((killed / "run/checkpoints").glob(".*"))
     assert _losses(killed) == _losses(whole)
     assert [step for step, _ in _losses(whole)] == list(range(1, FINAL + 1))
 

@@ -115,6 +115,12 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove checkpoints that a killed process had not finished; none may be writing now."""
+    for path in (folder / CHECKPOINTS).glob(".step=*.tmp"):
+        shutil.rmtree(path)
+
+
 def prune_checkpoints(folder: Path, *, keep: int, best_steps: int) -> None:
     """Remove all but the newest ``keep`` checkpoints (at least 1) and the best one."""
     for path in list_checkpoints(folder)[: -max(1, keep)]:

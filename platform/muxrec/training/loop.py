@@ -21,6 +21,7 @@ from muxrec.training.checkpoint import (
     newest_checkpoint,
     open_checkpoint,
     prune_checkpoints,
+    remove_leftovers,
 )
 from muxrec.training.history import History
 from muxrec.training.job import Job
@@ -97,6 +98,7 @@ class _Loop:
         """The checkpoint to go on from, chosen by the first rank for all."""
         folder, steps = self.job.folder, -1
         if self.job.ranks.is_first:
+            remove_leftovers(folder)
             found = newest_checkpoint(folder) if resume else None
             if found is not None and not self._is_mine(found):
                 log.warning(event("checkpoints_of_another_job", folder=folder, action="remove"))
