@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from muxrec.bench.made_up_items import made_up_items, made_up_model
+from muxrec.bench.made_up_items import FEATURES, made_up_items, made_up_model
 from muxrec.bench.numpy_tower import NumpyTower
 from muxrec.bench.onnx_encode import onnx_bench
 from muxrec.export.parity import STRANGE_IDS, strange_inputs
@@ -16,7 +16,10 @@ def test_the_numpy_tower_agrees_with_torch_on_strange_inputs_too():
     model = made_up_model(items, width=16, rows=1000, serve_dtype="fp32")
     tower = NumpyTower(model, items.vocabularies)
     assert len(STRANGE_IDS)
-    for what, arrays in {"catalogue": items.arrays, **strange_inputs(items.arrays)}.items():
+    for what, arrays in {
+        "catalogue": items.arrays,
+        **strange_inputs(items.arrays, FEATURES),
+    }.items():
         expected, _ = encode_catalogue(model, arrays)
         found = tower.run(arrays.onnx_inputs(tower.features))
         # Sums of up to 384 products in another order.

@@ -174,13 +174,15 @@ def test_a_difference_that_only_unknown_ids_show_is_refused(model, tower, prepar
         prove_parity(model, tower, prepared.arrays, limits=trained["fp32"].export)
 
 
-def test_strange_inputs_hold_what_their_names_say(prepared):
-    found = strange_inputs(prepared.arrays)
+def test_strange_inputs_hold_what_their_names_say(prepared, model):
+    found = strange_inputs(prepared.arrays, model.tower.features)
     assert len(found["a batch of 257"]) == 257
     nothing = found["items that lack everything"]
     assert not any(bags.ids.size for bags in nothing.sparse.values())
     assert not any(dense.present.any() for dense in nothing.dense.values())
-    assert set(STRANGE_IDS) <= set(found["extreme and unknown ids"].sparse["words"].ids)
+    strange = found["extreme and unknown ids"].sparse
+    assert all(set(STRANGE_IDS) == set(bags.ids) for bags in strange.values())
+    assert {*strange} == {"item", "words", "genres", "year"}
 
 
 def test_same_top_sees_a_changed_neighbour_and_forgives_a_tie():

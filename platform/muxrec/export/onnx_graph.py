@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from muxrec.bundle import format as names
 from muxrec.errors import BundleError
+from muxrec.export.onnx_shift import TRANSLATIONS
 from muxrec.export.quantise import quantise_rows, tables_of
 from muxrec.features.arrays import ItemArrays
 from muxrec.model import ItemModel
@@ -127,6 +128,7 @@ def export_onnx(model: ItemModel, arrays: ItemArrays, path: Path, *, opset: int)
             input_names=graph.input_names,
             output_names=["vector", "parts"],
             dynamic_shapes={"tensors": tuple({0: batch} for _ in tensors)},
+            custom_translation_table=dict(TRANSLATIONS),
             verbose=False,
         )
     if program is None:

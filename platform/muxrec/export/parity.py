@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from muxrec.features.arrays import Dense, ItemArrays, Jagged
 from muxrec.index import best_of
 from muxrec.model import ItemModel
 from muxrec.recipe.model import Export
+from muxrec.spec.features import FeatureSpec
 from muxrec.training.build import arrays_of
 from muxrec.training.encode import encode_catalogue
 
@@ -111,7 +113,7 @@ def same_top(left: Float32Array, right: Float32Array, *, k: int) -> float:
 def _check_strange(
     model: ItemModel, tower: TowerSession, arrays: ItemArrays, limits: Export
 ) -> None:
-    for what, items in strange_inputs(arrays).items():
+    for what, items in strange_inputs(arrays, tower.features).items():
         found = tower.encode(items, batch_size=len(items))
         error = max_error(_answers(model, items), found)
         if error > limits.max_abs_error:
@@ -127,7 +129,7 @@ def _answers(model: ItemModel, items: ItemArrays) -> tuple[Float32Array, Float32
     return output.vector.numpy(), output.parts.numpy()
 
 
-def strange_inputs(arrays: ItemArrays) -> dict[str, ItemArrays]:
+def strange_inputs(arrays: ItemArrays, features: Sequence[FeatureSpec]) -> dict[str, ItemArrays]:
     """Inputs that a catalogue seldom holds, by name: batch sizes, unknown ids, missing values."""
     count = len(arrays)
     batches = {
@@ -136,7 +138,7 @@ def strange_inputs(arrays: ItemArrays) -> dict[str, ItemArrays]:
     sample = arrays.take(np.arange(min(count, 64)))
     return {
         **batches,
-        "extreme and unknown ids": _with_ids(sample, STRANGE_IDS),
+        "extreme and unknown ids": _with_strange_ids(sample, features),
         "items that lack everything": _without_values(sample),
         "items that lack all ids": ItemArrays(
             sample.item_keys, {k: _empty(len(sample)) for k in sample.sparse}, sample.dense
@@ -144,12 +146,14 @@ def strange_inputs(arrays: ItemArrays) -> dict[str, ItemArrays]:
     }
 
 
-def _with_ids(arrays: ItemArrays, ids: npt.NDArray[np.int64]) -> ItemArrays:
-    """The same bag lengths, filled with ``ids`` in turn."""
-    sparse = {
-        name: Jagged(np.resize(ids, len(bags.ids)).astype(np.int64), bags.offsets)
-        for name, bags in arrays.sparse.items()
-    }
+def _with_strange_ids(arrays: ItemArrays, features: Sequence[FeatureSpec]) -> ItemArrays:
+    """The same items with a full bag of strange ids in every feature, each begun at another id."""
+    count, sparse = len(arrays), {}
+    for feature in features:
+        if feature.is_sparse:
+            length = min(feature.max_length, len(STRANGE_IDS))
+            ids = [np.roll(STRANGE_IDS, -at)[:length] for at in range(count)]
+            sparse[feature.name] = Jagged(np.concatenate(ids), length * np.arange(count + 1))
     return ItemArrays(arrays.item_keys, sparse, arrays.dense)
 
 
