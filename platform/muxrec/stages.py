@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -32,13 +31,11 @@ class StageTime:
     Attributes:
         name: Stage name.
         wall_s: Seconds from start to end.
-        cpu_s: CPU seconds of its processes.
         code: Exit code; 0 is done.
     """
 
     name: str
     wall_s: float
-    cpu_s: float
     code: int
 
 
@@ -80,19 +77,13 @@ def run_stages(commands: dict[str, list[str]]) -> list[StageTime]:
 
 def _run(name: str, command: Sequence[str]) -> StageTime:
     sys.stdout.flush()
-    before, start = os.times(), time.monotonic()
+    start = time.monotonic()
     done = subprocess.run(command, check=False)
-    after = os.times()
-    used = sum(after[2:4]) - sum(before[2:4])
-    return StageTime(name, time.monotonic() - start, used, done.returncode)
+    return StageTime(name, time.monotonic() - start, done.returncode)
 
 
 def _table(times: list[StageTime], commands: dict[str, list[str]]) -> str:
-    lines = [f"{'stage':<10}{'wall s':>9}{'cpu s':>9}"]
-    lines += [
-        f"{t.name:<10}{t.wall_s:>9.1f}{t.cpu_s:>9.1f}{'' if t.code == 0 else '  failed'}"
-        for t in times
-    ]
-    lines += [f"{name:<10}{'-':>9}{'-':>9}" for name in list(commands)[len(times) :]]
-    wall, cpu = sum(t.wall_s for t in times), sum(t.cpu_s for t in times)
-    return "\n".join([*lines, f"{'all':<10}{wall:>9.1f}{cpu:>9.1f}"])
+    lines = [f"{'stage':<10}{'wall s':>9}"]
+    lines += [f"{t.name:<10}{t.wall_s:>9.1f}{'' if t.code == 0 else '  failed'}" for t in times]
+    lines += [f"{name:<10}{'-':>9}" for name in list(commands)[len(times) :]]
+    return "\n".join([*lines, f"{'all':<10}{sum(t.wall_s for t in times):>9.1f}"])

@@ -19,7 +19,7 @@ ONLY_IMPORTERS = {
     "triton": ("muxrec_kernels",),
     "fastapi": ("muxrec_serving",),
     "yaml": ("muxrec.recipe",),
-    "duckdb": ("muxrec_jobs.bench",),
+    "duckdb": ("muxrec_jobs.bench", "muxrec_jobs.bench_engines"),
 }
 """Package -> the only modules (with what is below them) that import it."""
 

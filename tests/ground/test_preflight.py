@@ -92,9 +92,7 @@ def test_everything_that_is_missing_is_told_at_once(check: Check) -> None:
     assert len(check(java=None, compiler=False, python="").stderr.splitlines()) == 3
 
 
-def test_an_installed_environment_needs_java_only(
-    check: Check, tmp_path: Path
-) -> None:
+def test_an_installed_environment_needs_java_only(check: Check, tmp_path: Path) -> None:
     (tmp_path / "venv" / "bin").mkdir(parents=True)
     write_program(tmp_path / "venv" / "bin" / "muxrec", "exit 0")
     venv = str(tmp_path / "venv")

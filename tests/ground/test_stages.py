@@ -25,7 +25,7 @@ def test_stages_run_in_order_and_are_timed(
     times = run_stages({name: [*program(mark), str(log), name] for name in ("a", "b", "c")})
     assert log.read_text() == "abc"
     assert [(t.name, t.code) for t in times] == [("a", 0), ("b", 0), ("c", 0)]
-    assert all(t.cpu_s > 0 for t in times)
+    assert all(t.wall_s > 0 for t in times)
     lines = capfd.readouterr().out.splitlines()
     assert lines[:4] == ["[1/3] a", "working a", "[2/3] b", "working b"]
     assert lines[-1].split()[0] == "all"
@@ -47,7 +47,7 @@ def test_the_first_failure_is_named_and_ends_the_run(
     assert not never.exists()
     table = capfd.readouterr().out
     assert "failed" in table
-    assert "\neval              -        -\n" in table
+    assert "\neval              -\n" in table
 
 
 def test_a_run_can_begin_at_any_stage() -> None:
