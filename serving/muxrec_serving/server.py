@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -25,6 +26,8 @@ from muxrec_serving.config import ServeConfig
 from muxrec_serving.limits import HEADER_TIMEOUT_S, MAX_HEADER_BYTES
 
 STOP_TIMEOUT_S = 10
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""A request's products are small: threads for them cost more than they save."""
 BACKLOG = 1024
 MAX_IN_FLIGHT = 512
 
@@ -42,9 +45,10 @@ class DrainingServer(MPServer):
         if self._is_stopping or self._drain_s <= 0:
             super().signal_handler_interrupt(*args, **settings)
             return
-        self._is_stopping = True
+        # Set now, so that a worker which ends meanwhile (Ctrl-C reaches all) is not respawned.
+        self._is_stopping = self.interrupt_signal = True
         for worker in self.wrks:
-            if worker.is_alive():
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.inner.pid, signal.SIGUSR1)
         stop = threading.Timer(self._drain_s, super().signal_handler_interrupt)
         stop.daemon = True
@@ -63,6 +67,8 @@ def run_server(config: ServeConfig) -> None:
         check_port("127.0.0.1", config.admin_port, option="--admin-port")
     # Workers must not inherit the threads and locks of a process that has lived already.
     multiprocessing.set_start_method("spawn", force=True)
+    for name in ONE_THREAD:
+        os.environ.setdefault(name, "1")
     with tempfile.TemporaryDirectory(prefix="muxrec-serve-") as runtime:
         config = replace(config, runtime=Path(runtime))
         if config.workers > 1:

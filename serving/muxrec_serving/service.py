@@ -11,10 +11,11 @@ import numpy as np
 
 from muxrec.log import event
 from muxrec_serving.answers import answer, json_bytes
-from muxrec_serving.encoding import MicroBatcher, encode_items
+from muxrec_serving.encoding import MicroBatcher
 from muxrec_serving.errors import RequestError, unknown_item
-from muxrec_serving.journal import Entries, Journal
+from muxrec_serving.journal import Journal
 from muxrec_serving.limits import MAX_K, MAX_LIVE_ITEMS
+from muxrec_serving.live_entries import LiveEntries
 from muxrec_serving.metrics import Metrics
 from muxrec_serving.overlay import LiveItem, Overlay
 from muxrec_serving.query import Wanted, check_k
@@ -46,8 +47,7 @@ class Service:
         """Serve ``state`` and replay ``journal`` over it."""
         self.metrics = Metrics()
         self.read_only = read_only
-        self._journal = journal
-        self._entries: Entries = dict(journal.entries) if journal else {}
+        self._entries = LiveEntries(journal)
         self._batcher = MicroBatcher(self.metrics.encoded.observe)
         self._writing = asyncio.Lock()
         self._sources = {
@@ -55,7 +55,7 @@ class Service:
             for name in ("precomputed", "searched", "exact", "encoded")
         }
         self.is_ready = False
-        self.view = View(state, self._overlay(state, self._entries))
+        self.view = View(state, self._overlay(state))
         self._show()
 
     def set_ready(self, ready: bool) -> None:
@@ -109,7 +109,9 @@ class Service:
                 *(self._answer_live(view, item, wanted) for item in encoded),
             ]
 
-        results = work() if len(item_ids) + len(items) <= 1 else await asyncio.to_thread(work)
+        size = len(item_ids) + len(items) + (0 if vectors is None else len(vectors))
+        # A batch would hold up the event loop; a hop to a thread costs more than one search.
+        results = work() if size == 1 else await asyncio.to_thread(work)
         return json_bytes({"bundle": view.state.digest, "results": results})
 
     async def embed(self, items: Sequence[Mapping[str, Any]]) -> bytes:
@@ -143,7 +145,7 @@ class Service:
                     "overlay_full",
                     f"{MAX_LIVE_ITEMS} live items are held already: publish a bundle with them",
                 )
-            await self._record(item_id, dict(item))
+            await self._entries.record(item_id, dict(item))
             items = {name: i for name, i in view.overlay.items.items() if name != item_id}
             items[item_id] = live
             self._replace_overlay(items, view.overlay.deleted - {item_id})
@@ -161,7 +163,7 @@ class Service:
             view = self.view
             if view.slot(item_id) is None:
                 raise unknown_item(item_id)
-            await self._record(item_id, None)
+            await self._entries.record(item_id, None)
             items = {name: i for name, i in view.overlay.items.items() if name != item_id}
             self._replace_overlay(items, view.overlay.deleted | {item_id})
         self.metrics.writes.labels("delete").inc()
@@ -173,7 +175,7 @@ class Service:
         Live items are encoded again by the new tower first; writes wait for that moment.
         """
         async with self._writing:
-            overlay = await asyncio.to_thread(self._overlay, state, dict(self._entries))
+            overlay = await asyncio.to_thread(self._overlay, state)
             self.view = View(state, overlay)
         self.metrics.swaps.inc()
         self._show()
@@ -185,8 +187,7 @@ class Service:
     def close(self) -> None:
         """Release the journal and the encoding thread."""
         self._batcher.close()
-        if self._journal is not None:
-            self._journal.close()
+        self._entries.close()
 
     def _answer_item(self, view: View, item_id: str, wanted: Wanted) -> dict[str, Any]:
         _check(view, wanted)
@@ -227,17 +228,6 @@ class Service:
         if self.read_only is not None:
             raise RequestError(409, "read_only", self.read_only)
 
-    async def _record(self, item_id: str, item: dict[str, Any] | None) -> None:
-        if self._journal is not None:
-            try:
-                await asyncio.to_thread(self._journal.append, item_id, item)
-            except OSError as error:
-                log.error(event("journal_failed", error=error))
-                message = f"the journal could not be written: {error.strerror}"
-                raise RequestError(507, "journal_failed", message) from error
-        self._entries.pop(item_id, None)
-        self._entries[item_id] = item
-
     def _replace_overlay(self, items: dict[str, LiveItem], deleted: frozenset[str]) -> None:
         state = self.view.state
         positions = state.catalogue.positions
@@ -245,21 +235,11 @@ class Service:
         self.view = View(state, overlay)
         self.metrics.live_items.set(len(items))
 
-    def _overlay(self, state: ServingState, entries: Entries) -> Overlay:
-        """The overlay of ``entries`` under ``state``; items that it cannot encode are left out."""
-        raw = {name: item for name, item in entries.items() if item is not None}
-        deleted = frozenset(name for name, item in entries.items() if item is None)
-        encoded = encode_items(state, list(raw.values())) if raw else []
-        items: dict[str, LiveItem] = {}
-        for name, result in zip(raw, encoded, strict=True):
-            if isinstance(result, LiveItem):
-                items[name] = result
-            else:
-                log.warning(event("live_item_not_encodable", item=name, why=result.message))
-        self.metrics.live_items.set(len(items))
-        self.metrics.not_encodable.set(len(raw) - len(items))
-        positions = state.catalogue.positions
-        return Overlay.build(items, deleted, positions=positions, width=state.width)
+    def _overlay(self, state: ServingState) -> Overlay:
+        overlay, missed = self._entries.overlay(state)
+        self.metrics.live_items.set(len(overlay.items))
+        self.metrics.not_encodable.set(missed)
+        return overlay
 
     def _show(self) -> None:
         state = self.view.state

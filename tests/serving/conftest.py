@@ -38,7 +38,8 @@ class ServerProcess:
             [*command, *arguments],
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
         )
         self.log: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -74,7 +75,7 @@ class ServerProcess:
 
     def kill(self) -> None:
         """End the server and its workers, whatever they do."""
-        self.process.kill()
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def _read(self) -> None:

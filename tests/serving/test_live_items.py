@@ -171,7 +171,7 @@ def test_a_write_during_a_swap_is_not_lost(states: list[ServingState]):
 def test_an_item_that_the_next_bundle_cannot_encode_is_counted_and_comes_back(
     states: list[ServingState], monkeypatch: pytest.MonkeyPatch
 ):
-    from muxrec_serving import encoding
+    from muxrec_serving import encoding, live_entries
 
     async def story():
         service = Service(states[0])
@@ -183,7 +183,7 @@ def test_an_item_that_the_next_bundle_cannot_encode_is_counted_and_comes_back(
             results = real(state, items)
             return [RequestError(422, "bad_item", "no"), *results[1:]]
 
-        monkeypatch.setattr(service_module, "encode_items", picky)
+        monkeypatch.setattr(live_entries, "encode_items", picky)
         await service.swap(states[1])
         assert list(service.view.overlay.items) == ["other"]
         assert "muxrec_live_items_not_encodable 1.0" in service.metrics.text().decode()

@@ -321,6 +321,14 @@ def is_listening(port: int) -> bool:
     return True
 
 
+def test_ctrl_c_reaches_supervisor_and_workers_and_exits_0(serving, bundles):
+    with serving("--bundle", str(bundles[0])) as server:
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert server.process.wait(timeout=30) == 0
+    assert "Traceback" not in "".join(server.log)
+    assert sum(" listening " in line for line in server.log) == 1
+
+
 def test_a_killed_worker_is_replaced(serving, bundles):
     with serving("--bundle", str(bundles[0])) as server:
         os.kill(server.worker, signal.SIGKILL)
