@@ -103,13 +103,14 @@ class HashedRows(nn.Module):
         self.rows = group.table.rows
         self.probes = {name: places.count(at) for at, name in enumerate(group.features)}
         self.first = {name: places.index(at) for at, name in enumerate(group.features)}
+        self._starts = start_seeds(np.array(seeds, dtype=np.int64))
         self.register_buffer("seeds", torch.tensor(seeds), persistent=False)
         self.register_buffer("slot_features", torch.tensor(places), persistent=False)
 
     def forward(self, bags: JoinedBags) -> RowBags:
         """Rows of every read; ``bags`` are joined by read, so a feature comes once per probe."""
         if bags.ids.device.type == "cpu":
-            starts = start_seeds(self.seeds.numpy()).repeat(bags.counts.numpy())
+            starts = self._starts.repeat(bags.counts.numpy())
             rows = hash_rows_in_place(bags.ids.numpy().view(np.uint64), starts, self.rows)
             return RowBags(torch.from_numpy(rows), bags.offsets)
         seeds = self.seeds.repeat_interleave(bags.counts, output_size=bags.ids.numel())

@@ -24,6 +24,8 @@ class Combine(nn.Module):
         self.names = [feature.name for feature in lowering.features]
         declared = [(tables[f.table or ""], f) for f in lowering.features]
         self.maps = nn.ModuleList(METHODS[t.method].combine(t, f) for t, f in declared)
+        # Dozens of features in a small batch: calling a module for each would be felt.
+        self.is_plain = all(isinstance(module, nn.Identity) for module in self.maps)
 
     def forward(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Vectors, float32 ``[B, width]``, of the features that have a part, in declared order.
@@ -35,9 +37,7 @@ class Combine(nn.Module):
         for name, module in zip(self.names, self.maps, strict=True):
             mine = [part[name] for part in parts if name in part]
             if mine:
-                joined = mine[0] if len(mine) == 1 else torch.cat(mine, dim=1)
-                # Calling a module costs a microsecond, and a step may have dozens of features.
-                vectors[name] = joined if isinstance(module, nn.Identity) else module(joined)
+                vectors[name] = module(mine[0] if len(mine) == 1 else torch.cat(mine, dim=1))
         return vectors
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Protocol, cast
 
@@ -77,8 +77,10 @@ class FusedTables(nn.Module):
         self.combine = Combine(lowering)
         self._names = [tuple(read.feature for read in group.reads) for group in lowering.groups]
         self._features = [name for group in lowering.groups for name in group.features]
+        self._place = {name: self._features.index(name) for name in lowering.widths}
         self._chunks = [width for group in lowering.groups for width in group.chunks]
         self._first_read = _first_reads(lowering)
+        self._reads = sum(len(names) for names in self._names)
         with torch.no_grad():
             for group in lowering.groups:
                 held = self._kernel.local_rows()[group.table.name]
@@ -102,11 +104,9 @@ class FusedTables(nn.Module):
         """
         bags = self.address(sparse)
         parts = self._kernel.sums(bags).split(self._chunks, dim=1)
-        lengths = bags.offsets.diff().view(self._reads, -1)
-        # Bags of at most one id are the same under every pooling. Looking costs a wait on a GPU,
-        # where dividing is cheap, so only the CPU looks.
-        if lengths.device.type == "cpu" and int(lengths.max()) <= 1:
+        if not _has_long_bag(bags.offsets):
             return self._join(parts)
+        lengths = bags.offsets.diff().view(self._reads, -1)
         poolings = self.lowering.poolings
         return self._join(
             [
@@ -117,25 +117,21 @@ class FusedTables(nn.Module):
 
     def address(self, sparse: Mapping[str, Bags]) -> RowBags:
         """The rows of every read, read-major over all physical tables."""
-        with torch.no_grad():
-            found = [
-                cast("HashedRows | VocabularyRows", address)(join_features(sparse, names))
-                for address, names in zip(self.addresses, self._names, strict=True)
-            ]
-            if len(found) == 1:
-                return found[0]
-            ends = list(accumulate(bags.rows.numel() for bags in found))
-            offsets = [found[0].offsets[:1]] + [
-                bags.offsets[1:] + start for bags, start in zip(found, [0, *ends], strict=False)
-            ]
-            return RowBags(torch.cat([bags.rows for bags in found]), torch.cat(offsets))
+        found = [
+            cast("HashedRows | VocabularyRows", address)(join_features(sparse, names))
+            for address, names in zip(self.addresses, self._names, strict=True)
+        ]
+        if len(found) == 1:
+            return found[0]
+        starts = accumulate((bags.rows.numel() for bags in found), initial=0)
+        offsets = [bags.offsets[1:] + start for bags, start in zip(found, starts, strict=False)]
+        rows = torch.cat([bags.rows for bags in found])
+        return RowBags(rows, torch.cat([found[0].offsets[:1], *offsets]))
 
-    @property
-    def _reads(self) -> int:
-        return sum(len(names) for names in self._names)
-
-    def _join(self, parts: list[Tensor] | tuple[Tensor, ...]) -> dict[str, Tensor]:
+    def _join(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
         """Parts in the order of ``_features`` to vectors; a feature may have several parts."""
+        if self.combine.is_plain and len(self._place) == len(parts):
+            return {name: parts[at] for name, at in self._place.items()}
         at = iter(parts)
         groups = self.lowering.groups
         return self.combine([{name: next(at) for name in group.features} for group in groups])
@@ -188,6 +184,17 @@ def check_widths(lowering: Lowering) -> None:
                 f"tables.{group.table.name}.width must be a multiple of 4 for the torchrec engine, "
                 f"got {group.table.width}: change it or set train.engine to reference"
             )
+
+
+def _has_long_bag(offsets: Tensor) -> bool:
+    """Whether some bag may hold two ids; the others are the same under every pooling.
+
+    Looking would wait for a GPU, where dividing is cheap, so only the CPU looks.
+    """
+    if offsets.device.type != "cpu":
+        return True
+    own = offsets.numpy()
+    return bool((own[1:] - own[:-1]).max() > 1)
 
 
 def _first_reads(lowering: Lowering) -> list[int]:
