@@ -133,7 +133,7 @@ def duckdb_job() -> Iterator[Mine]:
 
         def mine(path: Path) -> pa.Table:
             connection.execute(f"CREATE OR REPLACE VIEW events AS FROM '{path}'")
-            return connection.execute(duckdb_query(SETTINGS)).to_arrow_table()
+            return connection.sql(duckdb_query(SETTINGS)).to_arrow_table()
 
         yield mine
 

@@ -35,9 +35,10 @@ SETTINGS = {
     "spark.ui.enabled": "false",
 }
 
+PARTITIONS = "spark.sql.shuffle.partitions"
 LOCAL_SETTINGS = {
     # 200 partitions, the default, cost three times the CPU of a few on one machine.
-    "spark.sql.shuffle.partitions": "4",
+    PARTITIONS: "4",
     "spark.default.parallelism": "2",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
@@ -85,6 +86,7 @@ def start_session(*, master: str | None = None, memory: str | None = None) -> Sp
         # Workers run `python3` of the PATH otherwise, which need not have muxrec or pyarrow.
         os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     spark = builder.getOrCreate()
+    _few_partitions(spark)
     spark.sparkContext.setLogLevel("ERROR")
     return spark
 
@@ -112,6 +114,13 @@ def settings(*, is_submitted: bool, master: str | None, memory: str | None) -> d
         "spark.sql.warehouse.dir": Path(tempfile.gettempdir(), "muxrec-warehouse").as_uri(),
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
     }
+
+
+def _few_partitions(spark: SparkSession) -> None:
+    """Few partitions for ``spark-submit --master local[n]`` too, unless the submitter chose some."""
+    given = spark.sparkContext.getConf()
+    if given.get("spark.master", "").startswith("local") and not given.contains(PARTITIONS):
+        spark.conf.set(PARTITIONS, LOCAL_SETTINGS[PARTITIONS])
 
 
 def check_java() -> int:
