@@ -25,11 +25,14 @@ FEATURES = (
     FeatureSpec("genre", "bag", ("genre",), "attributes", table="shared", probes=3),
     FeatureSpec("word", "tokens", ("w",), "attributes", table="shared", probes=2, pooling="sqrt"),
     FeatureSpec("type", "bag", ("type",), "attributes", table="own", pooling="sum"),
+    FeatureSpec("flag", "id", ("flag",), "attributes", table="tiny.table"),
 )
 TABLES = (
     TableSpec("items", "full", 8),
     TableSpec("shared", "unified", 16, rows=101),
     TableSpec("own", "hashed", 4, rows=38),
+    # Fewer rows than ranks: some of them hold none.
+    TableSpec("tiny.table", "hashed", 4, rows=1),
 )
 
 

@@ -33,11 +33,16 @@ def engines() -> dict[str, Engine]:
         "numpy in place (training step)": _in_place,
         "torch": lambda ids: hash_rows(torch.from_numpy(ids), SEED, ROWS).numpy(),
     }
-    if all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnxscript")):
+    if has_onnx():
         found["onnxruntime (exported torch)"] = _onnx_engine()
     if torch.cuda.is_available() and why_no_triton("cuda") is None:
         found["Triton, CUDA"] = _triton_engine()
     return found
+
+
+def has_onnx() -> bool:
+    """Whether the exporter and the runtime are installed."""
+    return all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnxscript"))
 
 
 def check_equal(found: Mapping[str, Engine], ids: Int64Array) -> None:

@@ -148,7 +148,7 @@ class ManyProcesses(nn.Module):
         for group in self.lowering.groups:
             table, name = group.table, _module_name(group.table.name)
             key = f"embedding_bags.{name}.weight"
-            shards = weights[key].local_shards()
+            shards = [shard for shard in weights[key].local_shards() if shard.tensor.numel()]
             if shards:
                 momentum = state[key][f"{name}.momentum1"].local_shards()[0].tensor
                 start, weight = shards[0].metadata.shard_offsets[0], shards[0].tensor.detach()
@@ -167,8 +167,8 @@ class ManyProcesses(nn.Module):
 
 
 def _module_name(table: str) -> str:
-    """The table's name in torchrec's ModuleDict, which refuses names such as ``items``."""
-    return f"table_{table}"
+    """The table's name in torchrec's ModuleDict, which refuses ``items`` and names with dots."""
+    return f"table_{table.encode().hex()}"
 
 
 def _placement(how: str, at: int) -> ParameterShardingGenerator:
