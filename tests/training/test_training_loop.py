@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,8 @@ def test_items_without_any_modality_are_counted(
     arrays = job.prepared.arrays
     for name in ("look", "pixels"):
         arrays.dense[name].present[:3] = False
-    vectors, parts = encode_catalogue(fit(job).session.model, arrays)
+    with caplog.at_level(logging.INFO):
+        vectors, parts = encode_catalogue(fit(job).session.model, arrays)
     gone = ~(arrays.dense["look"].present | arrays.dense["pixels"].present)
     assert f"items_without_modality count={gone.sum()}" in caplog.text
     assert not vectors[gone].any()

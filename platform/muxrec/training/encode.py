@@ -59,7 +59,7 @@ def encode_catalogue(
         parts[items] = output.parts.cpu().numpy()
         empty += int((~output.modality_present.any(dim=1)).sum())
     if empty:
-        log.warning(event("items_without_modality", count=empty, vector="zeros"))
+        log.info(event("items_without_modality", count=empty, vector="zeros"))
     model.train(was_training)
     return vectors, parts
 

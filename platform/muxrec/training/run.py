@@ -81,6 +81,7 @@ def train_variant(variant: Variant, job: Job, *, resume: bool = True) -> Outcome
     trained = fit(job, resume=resume)
     vectors, parts = encode_catalogue(trained.session.model, job.prepared.arrays)
     done = _describe(variant, job, trained, seconds=time.perf_counter() - started)
+    done["items_without_modality"] = int((~vectors.any(axis=1)).sum())
     if ranks.is_first:
         _save_array(folder / VECTORS, vectors)
         _save_array(folder / PARTS, parts)
