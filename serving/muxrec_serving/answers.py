@@ -15,16 +15,16 @@ SCORE_DIGITS = 6
 
 def neighbours_of(view: View, query: Query, ranked: Ranked, wanted: Wanted) -> list[dict[str, Any]]:
     """One JSON object per neighbour: id and score, and on request reasons and display fields."""
-    scores = ranked.scores.tolist()
+    names = view.item_ids(ranked.slots.tolist())
     listed: list[dict[str, Any]] = [
-        {"item_id": view.item_id(slot), "score": round(score, SCORE_DIGITS)}
-        for slot, score in zip(ranked.slots.tolist(), scores, strict=True)
+        {"item_id": name, "score": round(score, SCORE_DIGITS)}
+        for name, score in zip(names, ranked.scores.tolist(), strict=True)
     ]
     if wanted.explain and listed:
-        names = view.state.bundle.modalities
+        modalities = view.state.bundle.modalities
         for neighbour, row in zip(listed, reasons(view, query, ranked).tolist(), strict=True):
             shares = (round(share, SCORE_DIGITS) for share in row)
-            neighbour["reasons"] = dict(zip(names, shares, strict=True))
+            neighbour["reasons"] = dict(zip(modalities, shares, strict=True))
     if wanted.display:
         for neighbour, slot in zip(listed, ranked.slots.tolist(), strict=True):
             neighbour["title"] = view.title(slot)

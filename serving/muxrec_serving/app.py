@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -11,12 +10,12 @@ from starlette.exceptions import HTTPException
 
 from muxrec import __version__
 from muxrec_serving import browse
-from muxrec_serving.errors import RequestError, too_large
-from muxrec_serving.limits import DEFAULT_K, MAX_BODY_BYTES, MAX_ID_CHARS, MAX_K
+from muxrec_serving.batches import answer_batch, check_upload
+from muxrec_serving.errors import RequestError
+from muxrec_serving.limits import DEFAULT_K, MAX_ID_CHARS, MAX_K
 from muxrec_serving.operations import operations_router
 from muxrec_serving.page_routes import SAFE_HEADERS, page_router
 from muxrec_serving.query import parse_similar, parse_title_query
-from muxrec_serving.rawitem import ItemSchema, bytes_of_pictures
 from muxrec_serving.requests import EmbedBody, RawItemBody, SimilarBody, check_batch
 from muxrec_serving.routing import (
     JsonRoute,
@@ -83,7 +82,7 @@ def _items(service: Service) -> APIRouter:
     @router.put("/items/{item_id:path}", responses=declared(400, 408, 409, 413, 415, 422, 507))
     async def put(request: Request, item_id: ItemPath, body: RawItemBody) -> Response:
         """Insert or replace an item; it is found at once."""
-        schema = await _check_upload(service, request, [body])
+        schema = check_upload(service, len(await request.body()), [body])
         made = await service.put(item_id, schema.clean(body, item_id=item_id))
         return json_response(made, 201 if made["created"] else 200)
 
@@ -121,32 +120,13 @@ def _batches(service: Service) -> APIRouter:
     @router.post("/similar", responses=declared(400, 408, 413, 415, 422))
     async def similar_many(request: Request, body: SimilarBody) -> Response:
         """Neighbours of up to 256 ids, vectors or raw items; an unknown id fails alone."""
-        body.size()
-        schema = await _check_upload(service, request, body.items or [])
-        answers = await service.similar_many(
-            body.wanted(),
-            item_ids=body.item_ids or (),
-            vectors=body.unit_vectors(service.view.state.width),
-            items=[schema.clean(item) for item in body.items or ()],
-        )
-        return json_response(answers)
+        return json_response(await answer_batch(service, body, len(await request.body())))
 
     @router.post("/embed", responses=declared(400, 408, 413, 415, 422))
     async def embed(request: Request, body: EmbedBody) -> Response:
         """Vectors of up to 256 raw items."""
         check_batch(len(body.items))
-        schema = await _check_upload(service, request, body.items)
+        schema = check_upload(service, len(await request.body()), body.items)
         return json_response(await service.embed([schema.clean(item) for item in body.items]))
 
     return router
-
-
-async def _check_upload(
-    service: Service, request: Request, items: Sequence[Mapping[str, Any]]
-) -> ItemSchema:
-    """The schema of raw items, after the body was measured without its pictures."""
-    schema = service.schema()
-    size = len(await request.body()) - bytes_of_pictures(items, schema)
-    if size > MAX_BODY_BYTES:
-        raise too_large(f"a body may have {MAX_BODY_BYTES} bytes besides its pictures, got {size}")
-    return schema

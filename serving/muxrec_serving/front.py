@@ -1,6 +1,7 @@
-"""The outermost ASGI layer: the hot route answered at once, limits, errors, metrics, request ids.
+"""The outermost ASGI layer: hot routes answered at once, limits, errors, metrics, request ids.
 
-``GET /v1/items/{id}/similar`` never reaches the framework: a precomputed answer costs two lookups.
+Neither ``GET /v1/items/{id}/similar`` nor ``POST /v1/similar`` reaches the framework: a precomputed
+answer costs two lookups, and the framework around a search costs twice the search.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from secrets import token_hex
 from typing import Any
 
 from muxrec.log import event
+from muxrec_serving.batches import answer_raw
 from muxrec_serving.errors import RequestError, error_body, too_large
 from muxrec_serving.limits import BODY_TIMEOUT_S, MAX_BODY_BYTES, MAX_ID_CHARS, MAX_UPLOAD_BYTES
 from muxrec_serving.query import parse_similar
@@ -28,10 +30,10 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ITEMS, SIMILAR = "/v1/items/", "/similar"
-SIMILAR_ROUTE = "/v1/items/{item_id}/similar"
-UPLOADS = frozenset({"/v1/similar", "/v1/embed"})
+SIMILAR_ROUTE, BATCH_ROUTE = "/v1/items/{item_id}/similar", "/v1/similar"
+UPLOADS = frozenset({BATCH_ROUTE, "/v1/embed"})
 _JSON = (b"content-type", b"application/json")
-_BUSY_BELOW = 400
+_REFUSED = 400
 
 
 class Front:
@@ -44,8 +46,9 @@ class Front:
         self._prefix = token_hex(4)
         self._numbers = count(1)
         metrics = service.metrics
-        self._hot_ok = metrics.requests.labels(SIMILAR_ROUTE, "200")
-        self._hot_seconds = metrics.seconds.labels(SIMILAR_ROUTE)
+        hot = (SIMILAR_ROUTE, BATCH_ROUTE)
+        self._ok = {route: metrics.requests.labels(route, "200") for route in hot}
+        self._seconds = {route: metrics.seconds.labels(route) for route in hot}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection event."""
@@ -53,20 +56,21 @@ class Front:
             await self._inner(scope, receive, send)
             return
         started = time.perf_counter()
-        path: str = scope["path"]
-        if path.endswith(SIMILAR) and path.startswith(ITEMS) and scope["method"] == "GET":
-            await self._similar(scope, send, started)
+        path, method = scope["path"], scope["method"]
+        if method == "GET" and path.endswith(SIMILAR) and path.startswith(ITEMS):
+            await self._hot(scope, send, started, SIMILAR_ROUTE, self._one(scope))
+        elif method == "POST" and path == BATCH_ROUTE:
+            await self._hot(scope, send, started, BATCH_ROUTE, self._many(scope, receive))
         else:
             await self._other(scope, receive, send, started)
 
-    async def _similar(self, scope: Scope, send: Send, started: float) -> None:
+    async def _hot(
+        self, scope: Scope, send: Send, started: float, route: str, work: Awaitable[bytes]
+    ) -> None:
         request_id = self._request_id(scope)
         status = 200
         try:
-            item_id = scope["path"][len(ITEMS) : -len(SIMILAR)]
-            if not 0 < len(item_id) <= MAX_ID_CHARS:
-                raise RequestError(422, "bad_id", f"an id has 1..{MAX_ID_CHARS} characters")
-            body = self._service.similar(item_id, parse_similar(scope["query_string"]))
+            body = await work
         except RequestError as error:
             status, body = error.status, error.body()
         except Exception as error:  # noqa: BLE001 - the last layer: anything else is a 500
@@ -74,12 +78,23 @@ class Front:
         await _send_json(send, status, body, request_id)
         elapsed = time.perf_counter() - started
         if status == 200:
-            self._hot_ok.inc()
-            self._hot_seconds.observe(elapsed)
+            self._ok[route].inc()
+            self._seconds[route].observe(elapsed)
         else:
-            self._count(SIMILAR_ROUTE, status, elapsed)
-        if status >= _BUSY_BELOW or self._access_log:
+            self._count(route, status, elapsed)
+        if status >= _REFUSED or self._access_log:
             _log_request(scope, status, elapsed, request_id)
+
+    async def _one(self, scope: Scope) -> bytes:
+        item_id = scope["path"][len(ITEMS) : -len(SIMILAR)]
+        if not 0 < len(item_id) <= MAX_ID_CHARS:
+            raise RequestError(422, "bad_id", f"an id has 1..{MAX_ID_CHARS} characters")
+        return self._service.similar(item_id, parse_similar(scope["query_string"]))
+
+    async def _many(self, scope: Scope, receive: Receive) -> bytes:
+        raw = await _whole_body(scope, receive)
+        given = next((v for name, v in scope["headers"] if name == b"content-type"), b"")
+        return await answer_raw(self._service, given.decode("latin-1"), raw)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
         request_id = self._request_id(scope)
@@ -94,7 +109,7 @@ class Front:
         elapsed = time.perf_counter() - started
         route = getattr(scope.get("route"), "path", "other")
         self._count(route, reply.status, elapsed)
-        if reply.status >= _BUSY_BELOW or self._access_log:
+        if reply.status >= _REFUSED or self._access_log:
             _log_request(scope, reply.status, elapsed, request_id)
 
     def _count(self, route: str, status: int, elapsed: float) -> None:

@@ -58,9 +58,9 @@ class Ranked:
     source: Source
 
 
-def query_of(view: View, slot: int) -> Query:
-    """The query of an item that is in the catalogue."""
-    return Query(view.vector(slot), view.parts(slot), slot)
+def query_of(view: View, slot: int, *, with_parts: bool = True) -> Query:
+    """The query of an item that is in the catalogue; parts are read for reasons only."""
+    return Query(view.vector(slot), view.parts(slot) if with_parts else None, slot)
 
 
 def rank(view: View, query: Query, *, k: int, where: Filter = (), stored: bool = True) -> Ranked:
@@ -167,14 +167,19 @@ def _eligible(view: View, query: Query, slots: Slots) -> npt.NDArray[np.bool_]:
 
 def _with_live(view: View, query: Query, found: Ranked, *, k: int, where: Filter) -> Ranked:
     """``found`` with the live items merged in by score."""
-    overlay = view.overlay
-    scores = overlay.vectors @ query.vector
-    slots = view.state.count + np.arange(len(scores))
-    kept = slots != query.slot if query.slot is not None else np.ones(len(slots), dtype=bool)
+    scores = view.overlay.vectors @ query.vector
+    if query.slot is not None and query.slot >= view.state.count:
+        scores[query.slot - view.state.count] = -np.inf
+    # Most live items are too far to matter: only those that beat the last one found are merged.
+    worst = found.scores[-1] if len(found.slots) == k else -np.inf
+    near = np.flatnonzero(scores > worst)
     if where:
-        kept &= np.array([meets(item.raw, where) for item in overlay.items.values()])
-    merged = np.concatenate([found.slots, slots[kept]])
-    best, values = _best(merged, np.concatenate([found.scores, scores[kept]]), k)
+        items = list(view.overlay.items.values())
+        near = np.array([row for row in near if meets(items[row].raw, where)], dtype=np.int64)
+    if len(near) == 0:
+        return found
+    merged = np.concatenate([found.slots, view.state.count + near])
+    best, values = _best(merged, np.concatenate([found.scores, scores[near]]), k)
     return Ranked(best, values, found.source)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import orjson
@@ -48,17 +48,26 @@ class JsonRoute(APIRoute):
 
         async def handler(request: Request) -> Response:
             if request.method in ("POST", "PUT"):
-                _check_media_type(request)
+                check_media_type(request.headers.get("content-type", ""))
             return await inner(_StrictRequest(request.scope, request.receive))
 
         return handler
 
 
-def _check_media_type(request: Request) -> None:
-    given = request.headers.get("content-type", "")
+def check_media_type(given: str) -> None:
+    """Refuse a body that is not declared as JSON.
+
+    Raises:
+        RequestError: It is not (415). A page of another site cannot declare it without asking.
+    """
     if given.partition(";")[0].strip().lower() != "application/json":
         message = f"send content-type: application/json, got {given[:80]!r}"
         raise RequestError(415, "wrong_media_type", message)
+
+
+def bad_json(error: orjson.JSONDecodeError) -> RequestError:
+    """What to say of a body that is no JSON."""
+    return RequestError(400, "bad_json", f"body.{error.pos}: the body is not JSON ({error.msg})")
 
 
 def json_response(value: object, status: int = 200) -> Response:
@@ -95,9 +104,10 @@ async def on_validation_error(_: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     faults = error.errors()
-    if any(fault["type"] == "json_invalid" for fault in faults):
-        return json_response(error_body("bad_json", _spelled(faults[:1])), 400)
-    return json_response(error_body("invalid_request", _spelled(faults)), 422)
+    if faults[0]["type"] == "json_invalid":
+        said = f"body.{faults[0]['loc'][-1]}: the body is not JSON ({faults[0]['ctx']['error']})"
+        return json_response(error_body("bad_json", said), 400)
+    return json_response(error_body("invalid_request", spelled(faults)), 422)
 
 
 async def on_http_error(_: Request, error: Exception) -> Response:
@@ -110,13 +120,12 @@ async def on_http_error(_: Request, error: Exception) -> Response:
     return response
 
 
-def _spelled(faults: Any) -> str:
+def spelled(faults: Sequence[Any]) -> str:
+    """The first faults that validation found, each with its place."""
     lines = []
     for fault in faults[:MAX_SHOWN_FAULTS]:
         place = ".".join(str(part)[:40] for part in fault["loc"])
-        detail = fault.get("ctx", {}).get("error", "")
-        said = f"{fault['msg']} ({detail})" if fault["type"] == "json_invalid" else fault["msg"]
-        lines.append(f"{place}: {said.removeprefix('Value error, ')}")
+        lines.append(f"{place}: {fault['msg'].removeprefix('Value error, ')}")
     if len(faults) > MAX_SHOWN_FAULTS:
         lines.append(f"and {len(faults) - MAX_SHOWN_FAULTS} more")
     return "; ".join(lines)

@@ -194,7 +194,8 @@ class Service:
         slot = view.slot(item_id)
         if slot is None:
             raise unknown_item(item_id)
-        return self._answer(view, query_of(view, slot), wanted, item_id=item_id)
+        query = query_of(view, slot, with_parts=wanted.explain)
+        return self._answer(view, query, wanted, item_id=item_id)
 
     def _result(self, view: View, item_id: str, wanted: Wanted) -> dict[str, Any]:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +58,7 @@ class ServingState:
         """First twelve hex digits of the bundle's digest, the name that answers carry."""
         return self.bundle.digest[:12]
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Items C of the bundle."""
         return len(self.catalogue)

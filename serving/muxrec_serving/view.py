@@ -55,8 +55,13 @@ class View:
 
     def item_id(self, slot: int) -> str:
         """Item id of ``slot``."""
-        bundle = self.state.catalogue
-        return bundle.item_ids[slot] if slot < len(bundle) else self._live_ids[slot - len(bundle)]
+        count = self.state.count
+        return self.state.catalogue.item_ids[slot] if slot < count else self._live_ids[slot - count]
+
+    def item_ids(self, slots: list[int]) -> list[str]:
+        """Item id of each slot."""
+        count, stored, live = self.state.count, self.state.catalogue.item_ids, self._live_ids
+        return [stored[slot] if slot < count else live[slot - count] for slot in slots]
 
     def vector(self, slot: int) -> Float32Array:
         """Unit vector of ``slot``, float32 ``[D]``."""

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from muxrec_serving import limits
+from muxrec_serving.app import build_app
+from muxrec_serving.front import Front
 
 JSON = {"content-type": "application/json"}
 VECTOR = [0.5] * 16
@@ -73,7 +75,7 @@ def test_a_bad_get_says_what_was_wrong(connect, service, path, status, code, sai
 
 POSTS = [
     ("{not json", 400, "bad_json", "JSON"),
-    ("", 422, "invalid_request", "body"),
+    ("", 400, "bad_json", "not JSON"),
     ("[" * 100_000, 400, "bad_json", "depth"),
     ('{"a":' * 50_000, 400, "bad_json", "depth"),
     ('{"vectors": [[NaN]]}', 400, "bad_json", "JSON"),
@@ -152,6 +154,25 @@ def test_ids_differ_between_path_and_body(connect, service):
     answer = ask(connect, service, "PUT", "/v1/items/a", json=body)
     assert answer.status_code == 422
     assert "'b' in the body and 'a' in the path" in answer.json()["error"]["message"]
+
+
+def test_the_direct_route_and_the_frameworks_agree(service):
+    """The front answers before the framework; what the framework declares must be the same."""
+
+    async def both(body: str) -> list[tuple[int, dict]]:
+        framework = build_app(service)
+        answers = []
+        for app in (Front(service, framework), framework):
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                answer = await client.post("/v1/similar", content=body, headers=JSON)
+                answers.append((answer.status_code, answer.json()))
+        return answers
+
+    good = [{"item_ids": ["item-1", "no"], "k": 3}, {"vectors": [VECTOR], "explain": True}]
+    for body in [*good, *(body for body, *_ in POSTS if body)]:
+        direct, framed = asyncio.run(both(body if isinstance(body, str) else json.dumps(body)))
+        assert direct == framed
 
 
 VALUES = st.recursive(
