@@ -117,7 +117,7 @@ def settings(*, is_submitted: bool, master: str | None, memory: str | None) -> d
 
 
 def _few_partitions(spark: SparkSession) -> None:
-    """Few partitions for ``spark-submit --master local[n]`` too, unless the submitter chose some."""
+    """Few partitions under ``spark-submit --master local[n]``, unless the submitter chose some."""
     given = spark.sparkContext.getConf()
     if given.get("spark.master", "").startswith("local") and not given.contains(PARTITIONS):
         spark.conf.set(PARTITIONS, LOCAL_SETTINGS[PARTITIONS])
