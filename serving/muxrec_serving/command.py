@@ -57,7 +57,7 @@ def serve(
     name, _, alias = (model or "").partition("@")
     if model is not None and not (name and alias):
         raise click.UsageError(f"--model reads NAME@ALIAS, e.g. movies@champion; got {model}")
-    from muxrec_serving.server import run_server
+    from muxrec_serving.process.server import run_server
 
     run_server(
         ServeConfig(

@@ -25,9 +25,9 @@ ONLY_IMPORTERS = {
 
 TORCH = {"torch", "torchrec", "triton", "fbgemm_gpu"}
 TORCH_FREE = (
-    "muxrec_serving.app",
+    "muxrec_serving.web.app",
     "muxrec_serving.command",
-    "muxrec_serving.service",
+    "muxrec_serving.answering.service",
     "muxrec_jobs.commands",
     "muxrec.spec.slots",
     "muxrec.recipe.load",

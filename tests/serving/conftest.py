@@ -18,11 +18,11 @@ import httpx
 import pytest
 
 from muxrec.bundle.sample import sample_bundle
-from muxrec_serving.app import build_app
-from muxrec_serving.front import Front
-from muxrec_serving.origin import Origin
-from muxrec_serving.service import Service
-from muxrec_serving.state import ServingState, load_state
+from muxrec_serving.answering.service import Service
+from muxrec_serving.answering.state import ServingState, load_state
+from muxrec_serving.following.origin import Origin
+from muxrec_serving.web.app import build_app
+from muxrec_serving.web.front import Front
 
 WAIT_S = 60.0
 """Longest wait for a line of a server's log; a machine shared by many is slow, never this slow."""

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxrec_serving.attributes import AttributeIndex, meets, values_of
+from muxrec_serving.answering.attributes import AttributeIndex, meets, values_of
 from muxrec_serving.errors import RequestError
 from muxrec_serving.query import parse_filters
 

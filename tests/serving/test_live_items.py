@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from muxrec.errors import DataError
-from muxrec_serving import service as service_module
+from muxrec_serving.answering import service as service_module
+from muxrec_serving.answering.service import Service
+from muxrec_serving.answering.state import ServingState
 from muxrec_serving.errors import RequestError
-from muxrec_serving.journal import Journal
+from muxrec_serving.live.journal import Journal
 from muxrec_serving.query import Wanted
-from muxrec_serving.service import Service
-from muxrec_serving.state import ServingState
 
 PLOT = np.linspace(-1, 1, 16).tolist()
 
@@ -171,7 +171,7 @@ def test_a_write_during_a_swap_is_not_lost(states: list[ServingState]):
 def test_an_item_that_the_next_bundle_cannot_encode_is_counted_and_comes_back(
     states: list[ServingState], monkeypatch: pytest.MonkeyPatch
 ):
-    from muxrec_serving import encoding, live_entries
+    from muxrec_serving.live import encoding, entries
 
     async def story():
         service = Service(states[0])
@@ -183,7 +183,7 @@ def test_an_item_that_the_next_bundle_cannot_encode_is_counted_and_comes_back(
             results = real(state, items)
             return [RequestError(422, "bad_item", "no"), *results[1:]]
 
-        monkeypatch.setattr(live_entries, "encode_items", picky)
+        monkeypatch.setattr(entries, "encode_items", picky)
         await service.swap(states[1])
         assert list(service.view.overlay.items) == ["other"]
         assert "muxrec_live_items_not_encodable 1.0" in service.metrics.text().decode()
@@ -276,7 +276,7 @@ def test_two_servers_cannot_share_a_journal(tmp_path: Path):
 
 
 def test_a_journal_of_overtaken_lines_is_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from muxrec_serving import journal as module
+    from muxrec_serving.live import journal as module
 
     monkeypatch.setattr(module, "_COMPACT_ABOVE", 10)
     path = tmp_path / "journal"

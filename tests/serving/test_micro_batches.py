@@ -5,9 +5,9 @@ import asyncio
 import numpy as np
 import pytest
 
-from muxrec_serving.encoding import MicroBatcher, encode_items
+from muxrec_serving.answering.state import ServingState
 from muxrec_serving.errors import RequestError
-from muxrec_serving.state import ServingState
+from muxrec_serving.live.encoding import MicroBatcher, encode_items
 
 
 def item(seed: int) -> dict:

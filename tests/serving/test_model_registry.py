@@ -21,8 +21,8 @@ from muxrec.tracking.aliases import promote, rollback
 from muxrec.tracking.registry import publish
 from muxrec.tracking.server import connect, tracking_uri
 from muxrec_serving.config import ServeConfig
-from muxrec_serving.registry import DIGEST_TAG, RegistrySource
-from muxrec_serving.sources import first_origin
+from muxrec_serving.following.registry import DIGEST_TAG, RegistrySource
+from muxrec_serving.following.sources import first_origin
 
 ALIAS = "champion"
 

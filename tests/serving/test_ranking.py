@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from muxrec_serving import ranking
-from muxrec_serving.attributes import meets
-from muxrec_serving.overlay import LiveItem, Overlay
+from muxrec_serving.answering import ranking
+from muxrec_serving.answering.attributes import meets
+from muxrec_serving.answering.ranking import Query, query_of, rank, reasons
+from muxrec_serving.answering.state import ServingState
+from muxrec_serving.answering.view import View
+from muxrec_serving.live.overlay import LiveItem, Overlay
 from muxrec_serving.query import parse_filters
-from muxrec_serving.ranking import Query, query_of, rank, reasons
-from muxrec_serving.state import ServingState
-from muxrec_serving.view import View
 
 FILTERS = [(), parse_filters(["genre:comedy"]), parse_filters(["genre:drama,western", "year:1960"])]
 SHARED = settings(

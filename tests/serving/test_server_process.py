@@ -82,9 +82,11 @@ def test_no_torch_is_in_the_running_server(server):
 def test_everything_that_serves_is_imported_without_torch(bundles):
     code = (
         "import sys, asyncio; from pathlib import Path\n"
-        "from muxrec_serving import worker, registry, command, server, app\n"
-        "from muxrec_serving.origin import Origin; from muxrec_serving.state import load_state\n"
-        "from muxrec_serving.service import Service\n"
+        "from muxrec_serving import command; from muxrec_serving.following import registry\n"
+        "from muxrec_serving.process import server, worker; from muxrec_serving.web import app\n"
+        "from muxrec_serving.following.origin import Origin\n"
+        "from muxrec_serving.answering.state import load_state\n"
+        "from muxrec_serving.answering.service import Service\n"
         f"service = Service(load_state(Origin(Path({str(bundles[0])!r}))))\n"
         "asyncio.run(service.embed([{'plot': [0.5] * 16}]))\n"
         "import mlflow; mlflow.MlflowClient\n"

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxrec_serving.titles import TitleIndex, folded_words, matches
+from muxrec_serving.answering.titles import TitleIndex, folded_words, matches
 
 TITLES = [
     "Amélie",

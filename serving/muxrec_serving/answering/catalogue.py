@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as arrow_types
 
-from muxrec_serving.titles import TitleIndex
+from muxrec_serving.answering.titles import TitleIndex
 
 
 @dataclass(frozen=True)

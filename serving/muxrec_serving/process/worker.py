@@ -10,18 +10,18 @@ import signal
 
 from muxrec.errors import BundleError, MuxrecError
 from muxrec.log import event, install_handler
-from muxrec_serving.admin import AdminServer
-from muxrec_serving.app import build_app
+from muxrec_serving.answering.service import Service
+from muxrec_serving.answering.state import load_state
 from muxrec_serving.config import ServeConfig
-from muxrec_serving.follower import Follower
-from muxrec_serving.front import Front, Receive, Scope, Send
-from muxrec_serving.journal import Journal
-from muxrec_serving.origin import read_origin
-from muxrec_serving.service import Service
-from muxrec_serving.sources import build_source
-from muxrec_serving.state import load_state
+from muxrec_serving.following.admin import AdminServer
+from muxrec_serving.following.follower import Follower
+from muxrec_serving.following.origin import read_origin
+from muxrec_serving.following.sources import build_source
+from muxrec_serving.live.journal import Journal
+from muxrec_serving.web.app import build_app
+from muxrec_serving.web.front import Front, Receive, Scope, Send
 
-log = logging.getLogger("muxrec_serving.worker")
+log = logging.getLogger("muxrec_serving.process")
 LOOK_S = 0.02
 SEVERAL_WORKERS = "live writes need one worker: start the server with --workers 1"
 

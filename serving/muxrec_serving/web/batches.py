@@ -8,12 +8,12 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from muxrec_serving.answering.service import Service
 from muxrec_serving.errors import invalid, too_large
 from muxrec_serving.limits import MAX_BODY_BYTES
-from muxrec_serving.rawitem import ItemSchema, bytes_of_pictures
-from muxrec_serving.requests import SimilarBody
-from muxrec_serving.routing import bad_json, check_media_type, spelled
-from muxrec_serving.service import Service
+from muxrec_serving.live.rawitem import ItemSchema, bytes_of_pictures
+from muxrec_serving.web.requests import SimilarBody
+from muxrec_serving.web.routing import bad_json, check_media_type, spelled
 
 
 async def answer_raw(service: Service, content_type: str, raw: bytes) -> bytes:

@@ -15,11 +15,11 @@ from secrets import token_hex
 from typing import Any
 
 from muxrec.log import event
-from muxrec_serving.batches import answer_raw
+from muxrec_serving.answering.service import Service
 from muxrec_serving.errors import RequestError, error_body, too_large
 from muxrec_serving.limits import BODY_TIMEOUT_S, MAX_BODY_BYTES, MAX_ID_CHARS, MAX_UPLOAD_BYTES
 from muxrec_serving.query import parse_similar
-from muxrec_serving.service import Service
+from muxrec_serving.web.batches import answer_raw
 
 log = logging.getLogger("muxrec_serving.request")
 

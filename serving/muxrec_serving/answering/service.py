@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 
 from muxrec.log import event
-from muxrec_serving.answers import answer, json_bytes
-from muxrec_serving.encoding import MicroBatcher
+from muxrec_serving.answering.answers import answer, json_bytes
+from muxrec_serving.answering.ranking import Query, query_of, rank
+from muxrec_serving.answering.state import ServingState
+from muxrec_serving.answering.view import View
 from muxrec_serving.errors import RequestError, unknown_item
-from muxrec_serving.journal import Journal
 from muxrec_serving.limits import MAX_K, MAX_LIVE_ITEMS
-from muxrec_serving.live_entries import LiveEntries
+from muxrec_serving.live.encoding import MicroBatcher
+from muxrec_serving.live.entries import LiveEntries
+from muxrec_serving.live.journal import Journal
+from muxrec_serving.live.overlay import LiveItem, Overlay
+from muxrec_serving.live.rawitem import ItemSchema
 from muxrec_serving.metrics import Metrics
-from muxrec_serving.overlay import LiveItem, Overlay
 from muxrec_serving.query import Wanted, check_k
-from muxrec_serving.ranking import Query, query_of, rank
-from muxrec_serving.rawitem import ItemSchema
-from muxrec_serving.state import ServingState
-from muxrec_serving.view import View
 
-log = logging.getLogger("muxrec_serving.service")
+log = logging.getLogger("muxrec_serving.answering")
 
 
 class Service:

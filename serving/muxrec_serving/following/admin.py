@@ -15,11 +15,11 @@ from typing import Any
 
 from muxrec.errors import MuxrecError
 from muxrec.log import event
-from muxrec_serving.answers import json_bytes
+from muxrec_serving.answering.answers import json_bytes
 from muxrec_serving.errors import error_body
-from muxrec_serving.follower import Follower
+from muxrec_serving.following.follower import Follower
 
-log = logging.getLogger("muxrec_serving.admin")
+log = logging.getLogger("muxrec_serving.following")
 HOST = "127.0.0.1"
 GUARD_HEADER = "X-Muxrec-Admin"
 TIMEOUT_S = 600.0

@@ -107,22 +107,22 @@ def _prepare_apart(config: ServeConfig) -> None:
 
 def _prepare(config: ServeConfig) -> None:
     from muxrec.log import install_handler
-    from muxrec_serving.origin import write_origin
-    from muxrec_serving.sources import first_origin
+    from muxrec_serving.following.origin import write_origin
+    from muxrec_serving.following.sources import first_origin
 
     install_handler()
     write_origin(config.served_file, first_origin(config))
 
 
 def _load_worker(config: ServeConfig) -> Any:
-    from muxrec_serving.worker import load_worker
+    from muxrec_serving.process.worker import load_worker
 
     return load_worker(config)
 
 
 def _server(config: ServeConfig) -> DrainingServer:
     return DrainingServer(
-        "muxrec_serving.worker:load_worker",
+        "muxrec_serving.process.worker:load_worker",
         drain_s=config.drain_s,
         address=config.host,
         port=config.port,

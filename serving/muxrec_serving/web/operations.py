@@ -8,10 +8,10 @@ from fastapi import APIRouter, Response
 
 from muxrec import __version__
 from muxrec.spec.hashing import HASH_VERSION
+from muxrec_serving.answering.service import Service
 from muxrec_serving.errors import error_body
 from muxrec_serving.metrics import CONTENT_TYPE
-from muxrec_serving.routing import declared, json_response
-from muxrec_serving.service import Service
+from muxrec_serving.web.routing import declared, json_response
 
 
 def operations_router(service: Service) -> APIRouter:

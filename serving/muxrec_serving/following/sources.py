@@ -13,9 +13,9 @@ from muxrec.errors import BundleError, MuxrecError, RegistryError
 from muxrec.log import event
 from muxrec.manifest import MANIFEST, manifest_digest
 from muxrec_serving.config import ServeConfig
-from muxrec_serving.origin import Origin
+from muxrec_serving.following.origin import Origin
 
-log = logging.getLogger("muxrec_serving.sources")
+log = logging.getLogger("muxrec_serving.following")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def build_source(config: ServeConfig) -> BundleSource:
     """The source that ``config`` names."""
     if config.bundle is not None:
         return FolderSource(config.bundle)
-    from muxrec_serving.registry import RegistrySource
+    from muxrec_serving.following.registry import RegistrySource
 
     return RegistrySource(
         model=config.model or "",

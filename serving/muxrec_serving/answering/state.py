@@ -16,9 +16,9 @@ from muxrec.errors import BundleError, RecipeError
 from muxrec.features.encode import FeatureEncoder
 from muxrec.index import NeighbourIndex
 from muxrec.recipe.load import load_recipe
-from muxrec_serving.attributes import AttributeIndex
-from muxrec_serving.catalogue import Catalogue
-from muxrec_serving.origin import Origin
+from muxrec_serving.answering.attributes import AttributeIndex
+from muxrec_serving.answering.catalogue import Catalogue
+from muxrec_serving.following.origin import Origin
 
 Float32Array = npt.NDArray[np.float32]
 

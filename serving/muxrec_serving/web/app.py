@@ -9,15 +9,16 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from muxrec import __version__
-from muxrec_serving import browse
-from muxrec_serving.batches import answer_batch, check_upload
+from muxrec_serving.answering import browse
+from muxrec_serving.answering.service import Service
 from muxrec_serving.errors import RequestError
 from muxrec_serving.limits import DEFAULT_K, MAX_ID_CHARS, MAX_K
-from muxrec_serving.operations import operations_router
-from muxrec_serving.page_routes import SAFE_HEADERS, page_router
 from muxrec_serving.query import parse_similar, parse_title_query
-from muxrec_serving.requests import EmbedBody, RawItemBody, SimilarBody, check_batch
-from muxrec_serving.routing import (
+from muxrec_serving.web.batches import answer_batch, check_upload
+from muxrec_serving.web.operations import operations_router
+from muxrec_serving.web.pages import SAFE_HEADERS, page_router
+from muxrec_serving.web.requests import EmbedBody, RawItemBody, SimilarBody, check_batch
+from muxrec_serving.web.routing import (
     JsonRoute,
     declared,
     json_response,
@@ -25,7 +26,6 @@ from muxrec_serving.routing import (
     on_request_error,
     on_validation_error,
 )
-from muxrec_serving.service import Service
 
 ItemPath = Annotated[str, Path(min_length=1, max_length=MAX_ID_CHARS, description="Item id.")]
 K = Annotated[int, Query(ge=1, le=MAX_K, description="Neighbours wanted.")]

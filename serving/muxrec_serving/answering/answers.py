@@ -6,9 +6,9 @@ from typing import Any
 
 import orjson
 
+from muxrec_serving.answering.ranking import Query, Ranked, reasons
+from muxrec_serving.answering.view import View
 from muxrec_serving.query import Wanted
-from muxrec_serving.ranking import Query, Ranked, reasons
-from muxrec_serving.view import View
 
 SCORE_DIGITS = 6
 

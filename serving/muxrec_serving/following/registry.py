@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from muxrec.bundle.format import DIGEST_CHARACTERS
 from muxrec.errors import BundleError, RegistryError
 from muxrec.manifest import MANIFEST, manifest_digest
-from muxrec_serving.origin import Origin, read_origin, write_origin
-from muxrec_serving.sources import Offer
+from muxrec_serving.following.origin import Origin, read_origin, write_origin
+from muxrec_serving.following.sources import Offer
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

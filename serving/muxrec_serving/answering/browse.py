@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from muxrec_serving.answering.titles import folded_words, matches
+from muxrec_serving.answering.view import View
 from muxrec_serving.errors import RequestError, unknown_item
-from muxrec_serving.titles import folded_words, matches
-from muxrec_serving.view import View
 
 MAX_FILTER_CHOICES = 200
 _SIGNATURES = (

@@ -8,14 +8,14 @@ from typing import Any
 
 from muxrec.errors import BundleError, MuxrecError
 from muxrec.log import event
+from muxrec_serving.answering.service import Service
+from muxrec_serving.answering.state import ServingState, load_state
 from muxrec_serving.config import ServeConfig
-from muxrec_serving.operations import version_of
-from muxrec_serving.origin import Origin, write_origin
-from muxrec_serving.service import Service
-from muxrec_serving.sources import BundleSource, Offer, check_allowed
-from muxrec_serving.state import ServingState, load_state
+from muxrec_serving.following.origin import Origin, write_origin
+from muxrec_serving.following.sources import BundleSource, Offer, check_allowed
+from muxrec_serving.web.operations import version_of
 
-log = logging.getLogger("muxrec_serving.follower")
+log = logging.getLogger("muxrec_serving.following")
 MAX_REFUSED = 1000
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from muxrec_serving.overlay import LiveItem, Overlay
-from muxrec_serving.state import ServingState
+from muxrec_serving.answering.state import ServingState
+from muxrec_serving.live.overlay import LiveItem, Overlay
 
 Float32Array = npt.NDArray[np.float32]
 MAX_READY = 65_536

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from muxrec.errors import BundleError
 from muxrec.index import best_of
-from muxrec_serving.attributes import meets
+from muxrec_serving.answering.attributes import meets
+from muxrec_serving.answering.view import View
 from muxrec_serving.query import Filter
-from muxrec_serving.view import View
 
 Float32Array = npt.NDArray[np.float32]
 Slots = npt.NDArray[np.int64]

@@ -15,7 +15,7 @@ from muxrec.errors import DataError
 from muxrec.log import event
 from muxrec.manifest import sync_folder
 
-log = logging.getLogger("muxrec_serving.journal")
+log = logging.getLogger("muxrec_serving.live")
 Entries = dict[str, dict[str, Any] | None]
 """Item id -> the raw item last written, or None when it was deleted last; oldest write first."""
 

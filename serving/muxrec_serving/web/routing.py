@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from muxrec_serving.answers import json_bytes
+from muxrec_serving.answering.answers import json_bytes
 from muxrec_serving.errors import RequestError, error_body
 
 MAX_SHOWN_FAULTS = 3

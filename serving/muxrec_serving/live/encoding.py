@@ -11,9 +11,9 @@ import numpy as np
 
 from muxrec.errors import DataError
 from muxrec.features.arrays import ItemArrays
+from muxrec_serving.answering.state import ServingState
 from muxrec_serving.errors import RequestError, invalid
-from muxrec_serving.overlay import LiveItem, RawItem
-from muxrec_serving.state import ServingState
+from muxrec_serving.live.overlay import LiveItem, RawItem
 
 WINDOW_S = 0.0015
 MAX_RUN = 32

@@ -7,11 +7,11 @@ import logging
 from typing import Any
 
 from muxrec.log import event
-from muxrec_serving.encoding import encode_items
+from muxrec_serving.answering.state import ServingState
 from muxrec_serving.errors import RequestError
-from muxrec_serving.journal import Entries, Journal
-from muxrec_serving.overlay import LiveItem, Overlay
-from muxrec_serving.state import ServingState
+from muxrec_serving.live.encoding import encode_items
+from muxrec_serving.live.journal import Entries, Journal
+from muxrec_serving.live.overlay import LiveItem, Overlay
 
 log = logging.getLogger("muxrec_serving.live")
 

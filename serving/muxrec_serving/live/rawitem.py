@@ -11,9 +11,9 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from muxrec_serving.answering.state import ServingState
 from muxrec_serving.errors import invalid, too_large
 from muxrec_serving.limits import MAX_ITEM_VALUES, MAX_PICTURE_BYTES, MAX_PICTURE_SIDE
-from muxrec_serving.state import ServingState
 
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 

@@ -1,0 +1,1 @@
+"""Neighbours of items and vectors from one immutable view."""

@@ -1,0 +1,1 @@
+"""Which bundle is served: folders, the registry, swap, refusal, rollback."""

@@ -1,0 +1,1 @@
+"""Upserts and deletions over a bundle, and the encoding of raw items."""

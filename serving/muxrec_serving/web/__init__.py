@@ -1,0 +1,1 @@
+"""HTTP: routes, checks at the edge, the page."""
