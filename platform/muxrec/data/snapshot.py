@@ -111,7 +111,7 @@ class Snapshot:
         needed = sorted({*wanted, *order, "split"})
         table = _read(self.files("events"), columns=needed, empty=EVENT_SCHEMA)
         if split is not None:
-            table = table.filter(pc.equal(table["split"], _split(split)))
+            table = table.filter(pc.field("split") == _split(split))
         return table.sort_by([(name, "ascending") for name in order]).select(wanted)
 
     def pairs(self, split: str) -> pa.Table:
