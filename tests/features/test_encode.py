@@ -73,7 +73,7 @@ def rows(tmp_path):
 
 @pytest.fixture
 def encoder():
-    return FeatureEncoder(FEATURES, np.array([7, 9], dtype=np.int64), frozenset({"item_id"}))
+    return FeatureEncoder(FEATURES, np.array([7, 9], dtype=np.int64))
 
 
 def as_table(rows):

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from muxrec.data.keys import id_keys
 from muxrec.features.arrays import Dense, ItemArrays, Jagged
 from muxrec.features.dense import pictures_of, vectors_of
-from muxrec.features.ids import bags_of, cut_bags, joined_text, keep_known, raw_ids
+from muxrec.features.ids import bags_of, cut_bags, joined_text, keep_known
 from muxrec.features.text_onnx import TextEncoder, encode_cached
 from muxrec.spec.features import FeatureSpec
 from muxrec.spec.hashing import HASH_VERSION, Int64Array
@@ -90,17 +91,8 @@ class FeatureEncoder:
         return self.encode_columns(keys, columns)
 
     def item_keys(self, item_ids: Sequence[object]) -> Int64Array:
-        """Item keys of raw item ids, int64 ``[N]``, by the catalogue's own rule.
-
-        An id that is no integer in a catalogue of integers is hashed as a string; it is unknown.
-        """
-        if "item_id" not in self.integer_columns:
-            return raw_ids(item_ids, as_integers=False)
-        numeric = [_is_int64(value) for value in item_ids]
-        out = raw_ids(item_ids, as_integers=False)
-        numbers = [value for value, ok in zip(item_ids, numeric, strict=True) if ok]
-        out[numeric] = raw_ids(numbers, as_integers=True)
-        return out
+        """Item keys of raw item ids, int64 ``[N]``, by the catalogue's own rule: ``id_keys``."""
+        return id_keys([str(value) for value in item_ids])
 
     def save(self, folder: Path) -> None:
         """Write ``features.json`` and ``known_ids.npy``; text encoders are copied by the bundle."""
@@ -166,10 +158,3 @@ def feature_from_json(entry: Mapping[str, Any]) -> FeatureSpec:
     """The feature that ``dataclasses.asdict`` and JSON made ``entry`` of."""
     lists = ("columns", "ngrams", "boundaries")
     return FeatureSpec(**{**entry, **{name: tuple(entry[name]) for name in lists}})
-
-
-def _is_int64(value: object) -> bool:
-    try:
-        return -(2**63) <= int(value) < 2**63  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        return False

@@ -16,7 +16,7 @@ from muxrec.features.arrays import ItemArrays
 from muxrec.features.encode import FeatureEncoder
 from muxrec.features.text_onnx import TextEncoder
 from muxrec.recipe.model import Recipe
-from muxrec.spec.hashing import Int64Array, string_ids
+from muxrec.spec.hashing import Int64Array
 from muxrec.spec.vocabulary import Vocabulary, build_vocabulary
 
 
@@ -92,8 +92,4 @@ def _integer_columns(table: pa.Table) -> frozenset[str]:
         if types.is_integer(field.type)
         or (types.is_list(field.type) and types.is_integer(field.type.value_type))
     }
-    ids = table.column("item_id").to_pylist()
-    keys = table.column("item_key").to_numpy()
-    if ids and not np.array_equal(string_ids([str(value) for value in ids]), keys):
-        found.add("item_id")
     return frozenset(found)
