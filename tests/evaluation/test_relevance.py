@@ -7,7 +7,15 @@ import pyarrow as pa
 import pytest
 
 from muxrec.errors import DataError
-from muxrec.evaluation.relevance import CO_ENGAGEMENT, build_relevance, positions_of
+from muxrec.evaluation.metrics import target_ranks
+from muxrec.evaluation.relevance import (
+    CO_ENGAGEMENT,
+    Relevance,
+    build_relevance,
+    positions_of,
+    within_catalogue,
+)
+from muxrec.evaluation.scoring import vector_scorer
 
 
 def test_relevant_items_are_the_best_partners_of_the_period(checkerboard, recipe):
@@ -65,3 +73,13 @@ def test_positions_of_unknown_keys_are_minus_one():
     keys = np.array([-5, 3, 9])
     assert list(positions_of(np.array([9, 4, -5, 100]), keys)) == [2, -1, 0, -1]
     assert list(positions_of(np.array([1]), np.array([], dtype=np.int64))) == [-1]
+
+
+def test_within_a_part_of_the_catalogue_only_that_part_asks_answers_and_competes():
+    vectors = np.array([[1.0, 0.0], [0.8, 0.6], [0.99, 0.1], [0.0, 1.0]], dtype=np.float32)
+    truth = Relevance(np.array([0, 2]), np.array([0, 2, 3]), np.array([1, 2, 0]), unknown=0)
+    part = within_catalogue(truth, np.array([True, True, False, True]))
+    assert part.queries.tolist() == [0]
+    assert part.items.tolist() == [1]
+    assert target_ranks(vector_scorer(vectors), part).tolist() == [1]
+    assert target_ranks(vector_scorer(vectors), truth).tolist()[0] == 2

@@ -58,7 +58,8 @@ def test_seeds_are_averaged_and_their_spread_is_shown(evaluated):
 
 def test_relations_are_a_second_ground_truth(evaluated):
     truths = {truth["name"]: truth for truth in evaluated.report["truths"]}
-    assert set(truths) == {"co_engagement", "next"}
+    assert set(truths) == {"co_engagement", "next", "warm_catalogue"}
+    assert [part["name"] for part in truths["warm_catalogue"]["slices"]] == ["all"]
     assert truths["next"]["unknown"] == 24
 
 

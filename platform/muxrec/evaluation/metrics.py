@@ -81,6 +81,8 @@ def target_ranks(scorer: Scorer, relevance: Relevance) -> npt.NDArray[np.int64]:
         bounds = relevance.offsets[start : start + len(scores) + 1]
         rows = np.repeat(np.arange(len(scores)), np.diff(bounds))
         targets = relevance.items[bounds[0] : bounds[-1]]
+        if relevance.candidates is not None:
+            scores[:, ~relevance.candidates] = NEVER
         found = scores[rows, targets]
         scores[rows, targets] = NEVER
         scores.sort(axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from muxrec.errors import DataError
 from muxrec.recipe.model import Recipe
 
 CO_ENGAGEMENT = "co_engagement"
+WARM_CATALOGUE = "warm_catalogue"
 
 
 class PeriodReader(Protocol):
@@ -38,12 +39,14 @@ class Relevance:
             ``items[offsets[q]:offsets[q + 1]]``, never empty when made by ``build_relevance``.
         items: Relevant items, int64 ``[N]``, best first, distinct per query, never the query.
         unknown: Related ids that are not in the catalogue; they were left out and counted here.
+        candidates: Bool ``[C]``, the only items that are ranked; None for the whole catalogue.
     """
 
     queries: npt.NDArray[np.int64]
     offsets: npt.NDArray[np.int64]
     items: npt.NDArray[np.int64]
     unknown: int = 0
+    candidates: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -83,6 +86,17 @@ def build_relevance(
     for name, column in recipe.data.source.relations.items():
         truths[name] = _relation(items, name, column)
     return truths
+
+
+def within_catalogue(relevance: Relevance, candidates: npt.NDArray[np.bool_]) -> Relevance:
+    """The same question among ``candidates`` alone, bool ``[C]``: as queries, answers and rivals.
+
+    A model that cannot recommend cold items never wastes a place on one. Ranking warm items only
+    takes that advantage away and compares what two models know about the items both know.
+    """
+    keep = candidates[relevance.items] & candidates[relevance.queries][relevance.rows]
+    found = _grouped(relevance.queries[relevance.rows][keep], relevance.items[keep])
+    return replace(found, candidates=candidates)
 
 
 def positions_of(

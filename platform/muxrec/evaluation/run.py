@@ -18,7 +18,12 @@ from muxrec.evaluation.baseline_rows import baseline_rows
 from muxrec.evaluation.baselines.view import training_view
 from muxrec.evaluation.facts import run_facts
 from muxrec.evaluation.notes import notes_on
-from muxrec.evaluation.relevance import build_relevance
+from muxrec.evaluation.relevance import (
+    CO_ENGAGEMENT,
+    WARM_CATALOGUE,
+    build_relevance,
+    within_catalogue,
+)
 from muxrec.evaluation.report.neighbours import browser_data
 from muxrec.evaluation.report.page import report_page
 from muxrec.evaluation.results import results_markdown
@@ -101,6 +106,9 @@ def _study(
     cache: Path,
 ) -> Study:
     relevance = build_relevance(snapshot, items, split=split, recipe=recipe)
+    warm = ~items["is_cold"].to_numpy().astype(bool)
+    if not warm.all():
+        relevance[WARM_CATALOGUE] = within_catalogue(relevance[CO_ENGAGEMENT], warm)
     truths = build_truths(items, relevance, recipe)
     known = {truth.name: truth.relevance for truth in truths}
     dense = UntrainedDense(recipe, snapshot, cache=cache)

@@ -117,12 +117,17 @@ class Study:
 def build_truths(
     items: pa.Table, relevance: Mapping[str, Relevance], recipe: Recipe
 ) -> tuple[Truth, ...]:
-    """Ground truths that have queries, each with its slices."""
+    """Ground truths that have queries, each with its slices; a part of the catalogue has one."""
     return tuple(
-        Truth(name, found, build_slices(items, found, recipe.features))
+        Truth(name, found, _slices(items, found, recipe))
         for name, found in relevance.items()
         if len(found)
     )
+
+
+def _slices(items: pa.Table, relevance: Relevance, recipe: Recipe) -> tuple[Slice, ...]:
+    found = build_slices(items, relevance, recipe.features)
+    return found if relevance.candidates is None else found[:1]
 
 
 def measure(
