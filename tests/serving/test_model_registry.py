@@ -129,6 +129,13 @@ def test_a_damaged_copy_in_the_cache_is_not_served(config, take_port):
         first_origin(away(config, take_port))
 
 
+def test_a_damaged_copy_is_downloaded_again_while_the_registry_is_there(config):
+    origin = first_origin(config)
+    (origin.folder / "index.hnsw").write_bytes(b"rot")
+    assert first_origin(config) == origin
+    assert (origin.folder / "index.hnsw").stat().st_size > 1000
+
+
 def test_a_bad_champion_at_start_gives_way_to_the_last_good_one(config, recipe, bundles):
     first_origin(config)
     promote(recipe, "2")

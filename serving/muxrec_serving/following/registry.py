@@ -7,20 +7,25 @@ that was served once keeps the service starting while the registry is away.
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from muxrec.bundle.format import DIGEST_CHARACTERS
+from muxrec.bundle.format import DIGEST_CHARACTERS, FORMAT_VERSION, KIND
 from muxrec.errors import BundleError, RegistryError
-from muxrec.manifest import MANIFEST, manifest_digest
+from muxrec.log import event
+from muxrec.manifest import MANIFEST, manifest_digest, verify
 from muxrec_serving.following.origin import Origin, read_origin, write_origin
 from muxrec_serving.following.sources import Offer
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+log = logging.getLogger("muxrec_serving.following")
 
 CLIENT_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -70,7 +75,7 @@ class RegistrySource:
         """
         if offer.digest is not None:
             held = self._folder(offer.digest)
-            if held.is_dir():
+            if _is_whole(held):
                 return self._origin(held, offer)
         self._bundles.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._bundles, prefix=".download-") as scratch:
@@ -82,7 +87,8 @@ class RegistrySource:
                     f"has digest {digest}: refused"
                 )
             final = self._folder(digest)
-            if not final.is_dir():
+            if not _is_whole(final):
+                shutil.rmtree(final, ignore_errors=True)
                 found.rename(final)
         return self._origin(final, offer)
 
@@ -143,3 +149,15 @@ class RegistrySource:
         said = " ".join(str(error).split())[:300] or type(error).__name__
         where = self.uri or "MLflow's default URI"
         return RegistryError(f"{self.model}@{self.alias} cannot be had from {where}: {said}")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a copy in the cache is still what was downloaded; a rotten one is fetched again."""
+    if not folder.is_dir():
+        return False
+    try:
+        verify(folder, kind=KIND, format_version=FORMAT_VERSION)
+    except BundleError as error:
+        log.warning(event("copy_damaged", folder=folder, why=error))
+        return False
+    return True
