@@ -120,6 +120,8 @@ class Tower:
         fusion: ``gate`` is the NoteLLM-2 late-fusion gate, ``concat`` a linear layer over all,
             ``mean`` the mean of the present modalities.
         modalities: Modalities in use; None for all that the features declare.
+        normalise: Whether every modality's vector has the same length, sqrt(width), before fusion;
+            without it a modality that starts small, such as a table of ids, is drowned out.
         dropout: Dropout on the inputs of each projection.
         id_dropout: Probability that an item's id modality is hidden in a training step, so that
             the content learns to stand alone (cold items).
@@ -131,6 +133,7 @@ class Tower:
     hidden: int = 0
     fusion: Literal["gate", "concat", "mean"] = "gate"
     modalities: tuple[str, ...] | None = None
+    normalise: bool = True
     dropout: float = 0.2
     id_dropout: float = 0.5
     modality_dropout: float = 0.1

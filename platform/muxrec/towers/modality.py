@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from muxrec.features.arrays import ItemArrays
 from muxrec.spec.features import FeatureSpec
+from muxrec.towers.matryoshka import unit
 from muxrec.towers.projection import FeatureProjection
 from muxrec.towers.standardise import Standardise
 
@@ -27,6 +30,7 @@ class ModalityEncoder(nn.Module):
         widths: Feature name -> width of its input.
         out: Width D of the modality's vector.
         hidden: Width of the hidden layer; 0 for none.
+        normalise: Whether the vector gets the length sqrt(D), as a standard normal one has.
         dropout: Dropout on the inputs of each layer.
     """
 
@@ -37,9 +41,11 @@ class ModalityEncoder(nn.Module):
         *,
         out: int,
         hidden: int,
+        normalise: bool,
         dropout: float,
     ) -> None:
         super().__init__()
+        self.length = math.sqrt(out) if normalise else None
         self.names = tuple(feature.name for feature in features)
         self.projections = nn.ModuleDict(
             {
@@ -72,4 +78,6 @@ class ModalityEncoder(nn.Module):
         ]
         is_present = torch.stack([present[name] for name in self.names]).any(dim=0)
         vector = self.second(torch.stack(projected).sum(dim=0))
+        if self.length is not None:
+            vector = unit(vector) * self.length
         return vector.masked_fill(~is_present[:, None], 0.0), is_present

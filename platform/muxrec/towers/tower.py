@@ -61,6 +61,7 @@ class ItemTower(nn.Module):
                     widths,
                     out=settings.width,
                     hidden=settings.hidden,
+                    normalise=settings.normalise,
                     dropout=settings.dropout,
                 )
                 for modality in self.modalities
