@@ -16,11 +16,14 @@ gpu-Linux)
     pip install -c "$root/requirements/constraints.txt" -e "$root[$extras,gpu]"
     ;;
 cpu-Linux)
-    # The ordinary Linux wheel of torch is the CUDA build with 15 NVIDIA packages. The CPU build comes
-    # from a configured find-links folder, else from PyTorch's own index; that index must not stand as
-    # an extra index, or pip would ask it for every package.
+    # The ordinary Linux wheel of torch is the CUDA build with 15 NVIDIA packages: it works here too, at
+    # 3 GB more. The CPU build comes from what pip is configured with, else from TORCH_CPU_INDEX, the
+    # address of PyTorch's index of CPU wheels; it must not stand as an extra index, or pip would ask it
+    # for every package.
     pip install --quiet --no-deps "torch==$torch+cpu" 2>/dev/null ||
-        pip install --quiet --no-deps "torch==$torch+cpu" --index-url https://download.pytorch.org/whl/cpu
+        { test -n "${TORCH_CPU_INDEX:-}" &&
+            pip install --quiet --no-deps "torch==$torch+cpu" --index-url "$TORCH_CPU_INDEX"; } ||
+        echo "setup: no CPU build of torch $torch found, taking the ordinary one (set TORCH_CPU_INDEX)" >&2
     pip install -c "$root/requirements/constraints.txt" \
         "$root/requirements/fbgemm-gpu-shim" -e "$root[$extras,cpu]"
     ;;
