@@ -18,6 +18,9 @@ from muxrec_jobs.check import check_snapshot
 from muxrec_jobs.report import build_report, build_result, check_report
 
 DAY = click.DateTime(formats=["%Y-%m-%d"])
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object instead of the summary."
+)
 
 
 @click.group()
@@ -33,6 +36,7 @@ def data() -> None:
 @click.option("--lookback", type=click.IntRange(min=1), help="Days of events; default: by recipe.")
 @click.option("--keep", type=click.IntRange(min=1), help="Runs kept per day; default: all.")
 @click.option("--rebuild", is_flag=True, help="Build even when nothing has changed.")
+@as_json
 def build(
     recipe: Recipe,
     *,
@@ -42,12 +46,12 @@ def build(
     lookback: int | None,
     keep: int | None,
     rebuild: bool,
+    as_json: bool,
 ) -> None:
     """Turn raw logs and a catalogue into a dataset snapshot, by Spark.
 
-    Prints a summary and, as the last line of stdout, one JSON object. A second run on the same
-    inputs changes nothing. With --from and --to every day gets a snapshot of its own, and CURRENT
-    does not go back to an older day.
+    A second run on the same inputs changes nothing. With --from and --to every day gets a snapshot
+    of its own, and CURRENT does not go back to an older day.
     """
     from muxrec_jobs.build import Request, build_dataset
     from muxrec_jobs.session import spark_session
@@ -55,28 +59,30 @@ def build(
     common = Request(lookback_days=lookback, keep=keep, rebuild=rebuild)
     if first is None and last is None:
         built = build_dataset(recipe, replace(common, day=day.date() if day else None))
-        click.echo(build_report(built))
-        click.echo(canonical_json(build_result(built)))
+        click.echo(canonical_json(build_result(built)) if as_json else build_report(built))
         return
     results = []
     with spark_session():
         for each in _days(day, first, last):
             built = build_dataset(recipe, replace(common, day=each, may_go_back=False))
-            click.echo(build_report(built))
+            if not as_json:
+                click.echo(build_report(built))
             results.append(build_result(built))
-    click.echo(canonical_json({"command": "data build", "days": results}))
+    if as_json:
+        click.echo(canonical_json({"command": "data build", "days": results}))
 
 
 @data.command()
 @recipe_argument
-def check(recipe: Recipe) -> None:
+@as_json
+def check(recipe: Recipe, *, as_json: bool) -> None:
     """Verify every file of the CURRENT snapshot and its declared expectations."""
     snapshot = Snapshot.open(output_folder(recipe) / "dataset")
     failures = check_snapshot(snapshot, recipe.data)
-    click.echo(check_report(snapshot, failures))
-    broken = {name: rows for name, rows in failures.items() if rows}
     result: dict[str, Any] = {"command": "data check", "folder": str(snapshot.folder)}
-    click.echo(canonical_json({**result, "digest": snapshot.digest, "failures": failures}))
+    result |= {"digest": snapshot.digest, "failures": failures}
+    click.echo(canonical_json(result) if as_json else check_report(snapshot, failures))
+    broken = {name: rows for name, rows in failures.items() if rows}
     if broken:
         named = ", ".join(f"{name} ({rows} rows)" for name, rows in broken.items())
         raise DataError(f"{snapshot.folder} breaks {len(broken)} expectations: {named}")

@@ -46,6 +46,10 @@ def build_report(built: Built) -> str:
         f"  slices   {', '.join(f'{name} {slices[name]:,}' for name in SPLITS)}",
         f"  items    {rows['items']:,}, refused {_reasons(counts['rejected_items'])}",
         f"  pairs    {rows['pairs']:,}, without {counts['below_min_weight']:,} light events",
+        *(
+            f"  aside    {source}: {_reasons(reasons)}"
+            for source, reasons in counts.get("set_aside", {}).items()
+        ),
         "  popular  " + _popularity(share),
         f"  folder   {built.snapshot.folder}",
     ]

@@ -43,6 +43,8 @@ class Checked:
         counts: What the event checks found.
         items: Sound catalogue rows; without a catalogue the kept events, which bound the items.
         item_counts: Reason -> refused catalogue rows.
+        beside: The source's ``Raw.beside``, persisted.
+        beside_counts: File or table -> reason -> rows of ``beside``.
         enrich: The source's ``Raw.enrich``.
     """
 
@@ -51,11 +53,13 @@ class Checked:
     counts: Counts
     items: int
     item_counts: dict[str, int]
+    beside: DataFrame | None
+    beside_counts: dict[str, dict[str, int]]
     enrich: Callable[[DataFrame, int], DataFrame]
 
     def release(self) -> None:
         """Frees what is persisted."""
-        for table in (self.events, self.catalogue):
+        for table in (self.events, self.catalogue, self.beside):
             if table is not None:
                 table.unpersist()
 
@@ -93,7 +97,20 @@ def checked_input(spark: SparkSession, data: Data, *, now: int | None) -> Checke
     counts = count_events(events)
     enforce(counts, max_rejected=data.max_rejected, origin=_origin(data))
     sound = by_reason.pop(None, 0) if catalogue is not None else counts.kept
-    return Checked(events, catalogue, counts, sound, by_reason, raw.enrich)
+    # Persisted whole: Spark refuses to count by the column of torn lines alone.
+    beside = raw.beside.persist() if raw.beside is not None else None
+    aside = _count_by_source(beside)
+    return Checked(events, catalogue, counts, sound, by_reason, beside, aside, raw.enrich)
+
+
+def _count_by_source(beside: DataFrame | None) -> dict[str, dict[str, int]]:
+    if beside is None:
+        return {}
+    rows = beside.groupBy("source", "reason").count().orderBy("source", "reason").collect()
+    found: dict[str, dict[str, int]] = {}
+    for row in rows:
+        found.setdefault(row["source"], {})[row["reason"]] = row["count"]
+    return found
 
 
 def sliced_events(
@@ -154,6 +171,7 @@ def write_tables(
             "kept": counts.kept,
             "rejected": counts.rejected,
             "rejected_items": checked.item_counts,
+            "set_aside": checked.beside_counts,
             "outside_time_range": counts.kept - rows,
             "below_min_weight": below,
         },
@@ -193,6 +211,8 @@ def _rejected(checked: Checked) -> DataFrame:
     parts = [rejected_rows(checked.events, source="interactions")]
     if checked.catalogue is not None:
         parts.append(rejected_rows(checked.catalogue, source="items"))
+    if checked.beside_counts and checked.beside is not None:
+        parts.append(checked.beside)
     return reduce(DataFrame.unionAll, parts)
 
 

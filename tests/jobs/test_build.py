@@ -127,9 +127,9 @@ def test_a_backfill_makes_a_snapshot_per_day_and_never_looks_ahead(
     root = whole.snapshot.folder.parent.parent
     runner = CliRunner()
     days = ["--from", "2017-07-18", "--to", "2017-07-19"]
-    result = runner.invoke(data_command, ["build", str(path), *days, "--lookback", "3"])
+    result = runner.invoke(data_command, ["build", str(path), *days, "--lookback", "3", "--json"])
     assert result.exit_code == 0, result.output
-    line = json.loads(result.stdout.splitlines()[-1])
+    line = json.loads(result.stdout)
     assert [day["as_of"] for day in line["days"]] == ["2017-07-18", "2017-07-19"]
     for day in line["days"]:
         snapshot = Snapshot.open(root / f"dt={day['as_of']}")
@@ -210,7 +210,7 @@ def test_an_input_file_that_spark_cannot_read_is_one_clear_error(
     assert "\n" not in str(raised.value)
 
 
-def test_the_commands_end_with_one_json_line_and_check_names_what_is_broken(
+def test_the_commands_print_a_summary_or_json_and_check_names_what_is_broken(
     spark: SparkSession,
     make_recipe: MakeRecipe,
     weekly_events: str,
@@ -221,13 +221,18 @@ def test_the_commands_end_with_one_json_line_and_check_names_what_is_broken(
     path = tmp_path / "recipe.yaml"
     path.write_text(dump_recipe(recipe), encoding="utf-8")
     runner = CliRunner()
-    built = runner.invoke(data_command, ["build", str(path)])
+    built = runner.invoke(data_command, ["build", str(path), "--json"])
     assert built.exit_code == 0, built.output
-    line = json.loads(built.stdout.splitlines()[-1])
-    assert (line["status"], line["counts"]["kept"]) == ("built", 360)
-    checked = runner.invoke(data_command, ["check", str(path)])
+    result = json.loads(built.stdout)
+    assert (result["status"], result["counts"]["kept"]) == ("built", 360)
+    told = runner.invoke(data_command, ["build", str(path)])
+    assert told.stdout.startswith("dataset as of 2017-07-23: inputs, recipe and versions are")
+    assert "{" not in told.stdout
+    checked = runner.invoke(data_command, ["check", str(path), "--json"])
     assert checked.exit_code == 0, checked.output
-    assert set(json.loads(checked.stdout.splitlines()[-1])["failures"].values()) == {0}
+    assert set(json.loads(checked.stdout)["failures"].values()) == {0}
+    lines = runner.invoke(data_command, ["check", str(path)]).stdout.splitlines()
+    assert all(line.startswith("  ok ") for line in lines[1:])
     stricter = runner.invoke(data_command, ["check", str(path), "--set", "data.pairs.top_n=1"])
     assert isinstance(stricter.exception, DataError)
     assert "pairs: at most top_n per item" in str(stricter.exception)

@@ -54,6 +54,7 @@ def test_a_build_killed_while_it_writes_leaves_the_last_snapshot_and_can_be_repe
             break
     process.wait()
     assert process.returncode == -9, "".join(seen)
+    assert "log level" not in "".join(seen), "Spark's start is quiet"
     left = list(day.glob(".building-*"))
     assert len(left) == 1
     assert list(left[0].rglob("*.parquet"))

@@ -35,7 +35,7 @@ def test_the_entry_script_builds_a_snapshot_under_spark_submit(
     submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
     options = ["--master", "local[2]", "--driver-memory", "1g", "--py-files", str(package)]
     done = subprocess.run(
-        [str(submit), *options, str(REPOSITORY / "jobs" / "submit_data.py"), str(path)],
+        [str(submit), *options, str(REPOSITORY / "jobs" / "submit_data.py"), str(path), "--json"],
         capture_output=True,
         text=True,
         env=os.environ | {"PYSPARK_PYTHON": sys.executable, "SPARK_HOME": str(submit.parents[1])},

@@ -17,6 +17,7 @@ from muxrec_jobs.sources.movielens_items import (
     add_tags,
     add_text,
     movie_columns,
+    unusable_lines,
 )
 from muxrec_jobs.sources.raw import Raw, raw_events, source_folder
 
@@ -58,7 +59,8 @@ class MovielensReader:
         def enrich(checked: DataFrame, train_end: int) -> DataFrame:
             return add_tags(checked, folder, train_end=train_end)
 
-        return Raw(raw.withColumn("event_type", F.lit("rating")), items, enrich)
+        rated = raw.withColumn("event_type", F.lit("rating"))
+        return Raw(rated, items, enrich, beside=unusable_lines(spark, folder))
 
 
 def _ratings(folder: Path) -> Path:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from muxrec_jobs.schemas import MALFORMED
+from muxrec_jobs.sources.beside import together, unusable_rows, with_reason
 from muxrec_jobs.sources.files import read_csv
 
 TITLE_AND_YEAR = r"^(.*?)\s*\(([0-9]{4})[^()]*\)\s*$"
 NO_GENRES = "(no genres listed)"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-OMDB = "imdbId string, Director string, Actors string, Plot string"
+OMDB = f"imdbId string, Director string, Actors string, Plot string, {MALFORMED} string"
 IMDB_LINK = r"/tt([0-9]+)"
 
 
@@ -41,7 +42,7 @@ def add_credits(items: DataFrame, folder: Path) -> DataFrame:
     linked = read_csv(spark, [links]).select(F.col("movieId").alias("item_id"), "imdbId")
     found = items.join(linked.dropDuplicates(["item_id"]), "item_id", "left")
     if omdb.is_file():
-        found = found.join(_omdb(spark.read.schema(OMDB).json(str(omdb))), "imdbId", "left")
+        found = found.join(_omdb(_read_omdb(spark, omdb)), "imdbId", "left")
     if imdb.is_file():
         found = found.join(_imdb(read_csv(spark, [imdb])), "imdbId", "left")
     columns = [F.col(c) for c in items.columns if c != MALFORMED]
@@ -74,23 +75,56 @@ def add_posters(items: DataFrame, folder: Path) -> DataFrame:
 def add_tags(items: DataFrame, folder: Path, *, train_end: int) -> DataFrame:
     """Adds ``tags`` given up to ``train_end``: lower case, those of most users first.
 
-    Tags without a movie or a time cannot be placed before the cut and are left out.
+    Tags without a movie or a time cannot be placed before the cut; ``unusable_lines`` names them.
     """
     file = folder / "tags.csv"
     if not file.is_file():
         return items
-    raw = read_csv(items.sparkSession, [file])
-    tags = raw.select(
+    usable = _checked_tags(items.sparkSession, file).where(F.col("reason").isNull())
+    tags = usable.select(
         F.col("movieId").alias("item_id"),
         F.lower(F.trim("tag")).alias("tag"),
         "userId",
         F.col("timestamp").try_cast("bigint").alias("timestamp"),
     )
-    known = tags.where((F.col("timestamp") <= train_end) & (F.col("tag") != ""))
+    known = tags.where(F.col("timestamp") <= train_end)
     counted = known.groupBy("item_id", "tag").agg(F.countDistinct("userId").alias("users"))
     ordered = F.array_sort(F.collect_list(F.struct((-F.col("users")).alias("rank"), "tag")))
     by_item = counted.groupBy("item_id").agg(ordered["tag"].alias("tags"))
     return items.join(by_item, "item_id", "left")
+
+
+def unusable_lines(spark: SparkSession, folder: Path) -> DataFrame | None:
+    """Lines of the side files that say nothing about any movie, as ``schemas.REJECTED``."""
+    found = []
+    if (tags := folder / "tags.csv").is_file():
+        found.append(unusable_rows(_checked_tags(spark, tags), source=tags.name))
+    for file in (folder / "links.csv", folder / "imdb5000_metadata.csv"):
+        if file.is_file():
+            torn = with_reason(read_csv(spark, [file]), {})
+            found.append(unusable_rows(torn, source=file.name))
+    if (omdb := folder / "omdb_metadata.jsonl").is_file():
+        torn = with_reason(_read_omdb(spark, omdb), {})
+        found.append(unusable_rows(torn, source=omdb.name))
+    return together(found)
+
+
+def _checked_tags(spark: SparkSession, file: Path) -> DataFrame:
+    def is_empty(name: str) -> Column:
+        return F.col(name).isNull() | (F.trim(name) == "")
+
+    checks = {
+        "missing_user_id": is_empty("userId"),
+        "missing_item_id": is_empty("movieId"),
+        "missing_tag": is_empty("tag"),
+        "unreadable_timestamp": F.col("timestamp").try_cast("bigint").isNull(),
+    }
+    return with_reason(read_csv(spark, [file]), checks)
+
+
+def _read_omdb(spark: SparkSession, file: Path) -> DataFrame:
+    reader = spark.read.schema(OMDB).option("columnNameOfCorruptRecord", MALFORMED)
+    return reader.json(str(file))
 
 
 def _omdb(rows: DataFrame) -> DataFrame:

@@ -29,11 +29,14 @@ class Raw:
         catalogue: ``item_id`` text, typed columns, ``schemas.MALFORMED``; None without a catalogue.
         enrich: Adds columns that depend on time to the checked items, given the last second of the
             training slice, so that nothing later than training leaks into an item.
+        beside: Rows of ``schemas.REJECTED``: lines of side files and values of kept items that
+            cannot be used; None where the source has no such things.
     """
 
     interactions: DataFrame
     catalogue: DataFrame | None
     enrich: Callable[[DataFrame, int], DataFrame] = as_they_are
+    beside: DataFrame | None = None
 
 
 class Reader(Protocol):

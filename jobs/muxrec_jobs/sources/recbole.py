@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from muxrec.errors import DataError
 from muxrec.recipe.model import Source
 from muxrec_jobs.schemas import MALFORMED
+from muxrec_jobs.sources.beside import unreadable_numbers
 from muxrec_jobs.sources.files import read_csv
 from muxrec_jobs.sources.raw import Raw, raw_events, source_folder
 
@@ -27,15 +28,18 @@ class RecboleReader:
         return [*_one_file(folder, ".inter", required=True), *items]
 
     def read(self, spark: SparkSession, source: Source) -> Raw:
-        """Typed items; a rating column becomes the weight."""
+        """Typed items; a rating column becomes the weight; what is no number is set aside."""
         files = self.paths(source)
         events = _read(spark, files[0])
         names = {column.partition(":")[0]: column for column in events.columns}
         mapping = {n: names[n] for n in ("user_id", "item_id", "timestamp") if n in names}
         weight = next((names[n] for n in WEIGHT_NAMES if n in names), None)
         mapping |= {"weight": weight} if weight else {}
-        catalogue = _items(_read(spark, files[1]), files[1]) if len(files) > 1 else None
-        return Raw(raw_events(events, mapping, origin=str(files[0])), catalogue)
+        interactions = raw_events(events, mapping, origin=str(files[0]))
+        if len(files) == 1:
+            return Raw(interactions, None)
+        items = _read(spark, files[1])
+        return Raw(interactions, _items(items, files[1]), beside=_wrong_numbers(items))
 
 
 def _one_file(folder: Path, suffix: str, *, required: bool) -> list[Path]:
@@ -75,8 +79,24 @@ def _typed(name: str, kind: str) -> Column:
     text = _text(f"{name}:{kind}")
     if kind == "token":
         return text.alias(name)
+    if kind == "token_seq":
+        return F.split(text, r"\s+").alias(name)
+    return _number(text, kind).alias(name)
+
+
+def _number(text: Column, kind: str) -> Column:
+    """A float, or a list of them; null where any of it is no number."""
     if kind == "float":
-        return text.try_cast("double").alias(name)
-    parts = F.split(text, r"\s+")
-    typed = F.transform(parts, lambda p: p.try_cast("double")) if kind == "float_seq" else parts
-    return typed.alias(name)
+        return text.try_cast("double")
+    numbers = F.transform(F.split(text, r"\s+"), lambda part: part.try_cast("double"))
+    return F.when(~F.exists(numbers, F.isnull), numbers)
+
+
+def _wrong_numbers(raw: DataFrame) -> DataFrame | None:
+    kinds = {c: c.partition(":")[2] for c in raw.columns if c != MALFORMED}
+    wrong = {
+        column: _text(column).isNotNull() & _number(_text(column), kind).isNull()
+        for column, kind in kinds.items()
+        if kind.startswith("float")
+    }
+    return unreadable_numbers(raw, wrong, key="item_id:token") if wrong else None
