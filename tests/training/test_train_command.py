@@ -14,12 +14,14 @@ from click.testing import CliRunner
 
 from muxrec.data.snapshot import FORMAT_VERSION, KIND, Snapshot, point_to
 from muxrec.errors import TrainingError
+from muxrec.export.choose import choose_variant
 from muxrec.features.arrays import ItemArrays
 from muxrec.features.prepare import Prepared, prepare_items
 from muxrec.manifest import published_folder, seal
 from muxrec.recipe.load import dump_recipe
 from muxrec.recipe.model import Data, Evaluation, Recipe, Source, TableFile, Tower, Tracking, Train
 from muxrec.spec.features import FeatureSpec, TableSpec
+from muxrec.training import checkpoint, job, session
 from muxrec.training.command import train
 from muxrec.training.encode import encode_catalogue, load_model
 from muxrec.training.study import prepared_for, variants
@@ -137,6 +139,19 @@ def test_a_changed_recipe_or_a_missing_file_trains_again(run: Recipe) -> None:
     assert again["checkpoint_steps"] == first["checkpoint_steps"]
     assert "already trained" not in _command(run, "--variants", "main", "--fresh")
     assert "already trained" in _command(run, "--variants", "main", "--set", "index.m=8")
+
+
+def test_a_training_of_an_older_checkpoint_format_is_made_again(
+    run: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _command(run, "--variants", "main")
+    newer = checkpoint.FORMAT_VERSION + 1
+    for module in (checkpoint, job, session):
+        monkeypatch.setattr(module, "FORMAT_VERSION", newer)
+    with pytest.raises(TrainingError, match="no finished training of this recipe"):
+        choose_variant(run, _prepared(run), "abc", seed=None)
+    assert "already trained" not in _command(run, "--variants", "main")
+    assert choose_variant(run, _prepared(run), "abc", seed=None).seed == 0
 
 
 def _prepared(recipe: Recipe) -> Prepared:

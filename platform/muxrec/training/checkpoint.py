@@ -21,6 +21,9 @@ from muxrec.manifest import verify
 
 KIND = "checkpoint"
 FORMAT_VERSION = 1
+"""Of the layout and of the names and shapes of what is saved: a change of the tower raises it, and
+trainings of the version before are then made again instead of failing when they are loaded."""
+
 CHECKPOINTS = "checkpoints"
 
 log = logging.getLogger("muxrec.training")

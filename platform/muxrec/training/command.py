@@ -10,6 +10,7 @@ import click
 
 from muxrec.data.snapshot import Snapshot
 from muxrec.features.prepare import Prepared, prepare_items
+from muxrec.manifest import write_text_atomically
 from muxrec.recipe.load import dump_recipe, output_folder
 from muxrec.recipe.model import Recipe
 from muxrec.recipe.option import recipe_argument
@@ -53,7 +54,7 @@ def _prepare(recipe: Recipe, snapshot: Snapshot, ranks: Ranks) -> Prepared:
     cache = output_folder(recipe) / "cache"
     if ranks.is_first:
         prepared = prepare_items(recipe, snapshot, cache=cache)
-        (output_folder(recipe) / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+        write_text_atomically(output_folder(recipe) / "recipe.yaml", dump_recipe(recipe))
         ranks.barrier()
         return prepared
     ranks.barrier()

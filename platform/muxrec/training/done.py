@@ -23,6 +23,6 @@ def write_done(folder: Path, values: dict[str, Any]) -> None:
 
 
 def is_done(folder: Path, identity: dict[str, Any]) -> bool:
-    """Whether ``folder`` holds a finished training of the same recipe, data and seed."""
+    """Whether ``folder`` holds a finished training of ``identity``; see ``training_identity``."""
     done = read_done(folder)
     return done is not None and all(done.get(name) == value for name, value in identity.items())

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from muxrec.manifest import digest_of
 from muxrec.recipe.load import recipe_hash
 from muxrec.recipe.model import Recipe
 from muxrec.training.build import PreparedItems
+from muxrec.training.checkpoint import FORMAT_VERSION
 from muxrec.training.ranks import Ranks
 from muxrec.training.validation import Validation
 
@@ -22,6 +24,24 @@ Report = Callable[[int, dict[str, float]], None]
 
 def _silent(step: int, metrics: dict[str, float]) -> None:
     """Report to nobody."""
+
+
+def training_identity(recipe: Recipe, *, dataset: str, control: str | None) -> dict[str, Any]:
+    """What decides a training's outcome, as its checkpoints and ``done.json`` hold it.
+
+    Args:
+        recipe: The variant's recipe.
+        dataset: Digest of the dataset snapshot.
+        control: Name of the control, or None.
+    """
+    sections = [*SECTIONS, *(("evaluation",) if recipe.train.early_stop else ())]
+    digest = digest_of([recipe_hash(recipe, *sections), dataset, control])
+    return {
+        "recipe_hash": digest,
+        "dataset": dataset,
+        "control": control,
+        "checkpoint_format": FORMAT_VERSION,
+    }
 
 
 @dataclass(frozen=True)
@@ -51,8 +71,6 @@ class Job:
     ranks: Ranks = field(default_factory=Ranks)
 
     @property
-    def identity(self) -> dict[str, str | None]:
+    def identity(self) -> dict[str, Any]:
         """What decides the outcome; two jobs with the same identity are the same training."""
-        sections = [*SECTIONS, *(("evaluation",) if self.recipe.train.early_stop else ())]
-        digest = digest_of([recipe_hash(self.recipe, *sections), self.dataset, self.control])
-        return {"recipe_hash": digest, "dataset": self.dataset, "control": self.control}
+        return training_identity(self.recipe, dataset=self.dataset, control=self.control)
