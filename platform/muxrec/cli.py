@@ -45,7 +45,7 @@ COMMANDS = {
         "muxrec.evaluation.command:evaluate", "Rank the catalogue, write the report.", "train,cpu"
     ),
     "compare": LazyCommand(
-        "muxrec.evaluation.command:compare", "Compare the results of two runs.", "train,cpu"
+        "muxrec.evaluation.command:compare", "Compare the results of runs.", "train,cpu"
     ),
     "export": LazyCommand("muxrec.export.command:export", "Make the bundle.", "train,cpu"),
     "index": LazyCommand(

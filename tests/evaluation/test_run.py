@@ -131,7 +131,9 @@ def test_validation_goes_to_its_own_folder_and_says_so(tiny_run):
 
 def test_without_a_trained_main_there_is_no_report(tiny_run):
     shutil.rmtree(tiny_run.output / "train" / "main")
-    with pytest.raises(DataError, match="no trained main tower: run `muxrec train RECIPE` first"):
+    with pytest.raises(
+        DataError, match="no main tower of this recipe: run `muxrec train RECIPE` first"
+    ):
         evaluate_run(tiny_run.recipe, tiny_run.runs)
 
 
@@ -140,6 +142,23 @@ def test_a_training_that_was_cut_short_is_not_evaluated(tiny_run):
     report = evaluate_run(tiny_run.recipe, tiny_run.runs).report
     assert "ids only" not in rows_of(report)
     assert any("no row: ids only (seed 0), text only" in note for note in report["notes"])
+
+
+def test_vectors_of_a_changed_recipe_have_no_row(tiny_run):
+    given = {}
+    for run in tiny_run.runs[:4]:
+        given[run.name] = json.loads((run.folder / "done.json").read_text()) | {"recipe_hash": "x"}
+        (run.folder / "done.json").write_text(json.dumps(given[run.name]))
+    planned = [replace(run, identity=given.get(run.name)) for run in tiny_run.runs]
+    assert "ids only" in rows_of(evaluate_run(tiny_run.recipe, planned).report)
+    changed = {name: done | {"recipe_hash": "y"} for name, done in given.items()}
+    planned[2] = replace(planned[2], identity=changed["ids only"])
+    report = evaluate_run(tiny_run.recipe, planned).report
+    assert "ids only" not in rows_of(report)
+    assert any("Not trained with this recipe, no row: ids only" in n for n in report["notes"])
+    planned = [replace(run, identity=changed.get(run.name)) for run in planned]
+    with pytest.raises(DataError, match="no main tower of this recipe"):
+        evaluate_run(tiny_run.recipe, planned)
 
 
 def test_a_dataset_of_another_data_section_is_told(evaluated, tiny_run):

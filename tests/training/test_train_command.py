@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from muxrec.data.snapshot import FORMAT_VERSION, KIND, Snapshot, point_to
 from muxrec.errors import TrainingError
+from muxrec.evaluation.command import planned_runs
 from muxrec.export.choose import choose_variant
 from muxrec.features.arrays import ItemArrays
 from muxrec.features.prepare import Prepared, prepare_items
@@ -152,6 +153,14 @@ def test_a_training_of_an_older_checkpoint_format_is_made_again(
         choose_variant(run, _prepared(run), "abc", seed=None)
     assert "already trained" not in _command(run, "--variants", "main")
     assert choose_variant(run, _prepared(run), "abc", seed=None).seed == 0
+
+
+def test_an_evaluation_takes_the_vectors_of_the_same_recipe_only(run: Recipe) -> None:
+    _command(run, "--variants", "main")
+    assert [r.name for r in planned_runs(run) if r.is_done] == ["main"]
+    assert not planned_runs(replace(run, seed=1))[0].is_done
+    changed = replace(run, index=replace(run.index, m=8))
+    assert planned_runs(changed)[0].is_done
 
 
 def _prepared(recipe: Recipe) -> Prepared:

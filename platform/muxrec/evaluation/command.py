@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
+from muxrec.data.snapshot import Snapshot
 from muxrec.evaluation.comparison import Compared, compare_runs
 from muxrec.evaluation.results import cell, percent, spoken
 from muxrec.evaluation.run import Evaluated, evaluate_run
 from muxrec.evaluation.study import MAIN
 from muxrec.evaluation.summary import headline, metric_names
 from muxrec.evaluation.trained_rows import TrainedRun
+from muxrec.recipe.load import output_folder
 from muxrec.recipe.model import Recipe
 from muxrec.recipe.option import recipe_argument
 
@@ -40,12 +42,14 @@ def evaluate(recipe: Recipe, *, split: str) -> None:
 
 
 @click.command("compare")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "runs", nargs=-1, required=True, metavar="RUN RUN...", type=click.Path(path_type=Path)
+)
 @click.option("--row", default=MAIN, show_default=True, help="Row that is compared.")
 @click.option("--slice", "part", default="all", show_default=True, help="Slice that is compared.")
 @click.option("--truth", default=None, help="Ground truth; the first one when left out.")
 def compare(runs: tuple[Path, ...], *, row: str, part: str, truth: str | None) -> None:
-    """Compare runs with the first one, paired by query."""
+    """Compare two or more run folders, each with the first one, paired by query."""
     if len(runs) < 2:
         raise click.UsageError("give at least two run folders: the first is compared with the rest")
     for line in _compared(compare_runs(runs, row=row, part=part, truth=truth)):
@@ -53,11 +57,23 @@ def compare(runs: tuple[Path, ...], *, row: str, part: str, truth: str | None) -
 
 
 def planned_runs(recipe: Recipe) -> list[TrainedRun]:
-    """Every training that the recipe asks for, in the run folder."""
+    """Every training that the recipe asks for on the run folder's dataset.
+
+    Raises:
+        DataError: The run folder holds no dataset.
+    """
+    from muxrec.training.job import training_identity
     from muxrec.training.study import variants
 
+    digest = Snapshot.open(output_folder(recipe) / "dataset", verify=False).digest
     return [
-        TrainedRun(v.name, is_control=v.control is not None, seed=v.seed, folder=v.folder)
+        TrainedRun(
+            v.name,
+            is_control=v.control is not None,
+            seed=v.seed,
+            folder=v.folder,
+            identity=training_identity(v.recipe, dataset=digest, control=v.control),
+        )
         for v in variants(recipe)
     ]
 

@@ -19,7 +19,9 @@ def notes_on(
         listed = ", ".join(
             f"{name} (seed {', '.join(map(str, missing[name]))})" for name in missing
         )
-        notes.append(f"Not trained yet, no row: {listed}. `muxrec train RECIPE` trains them.")
+        notes.append(
+            f"Not trained with this recipe, no row: {listed}. `muxrec train RECIPE` trains them."
+        )
     notes += [f"No row {name}: {why}." for name, why in summary["unavailable"].items()]
     for truth in summary["truths"]:
         if truth["unknown"]:

@@ -67,7 +67,9 @@ def evaluate_run(recipe: Recipe, runs: Sequence[TrainedRun], *, split: str = "te
     snapshot = Snapshot.open(output / "dataset")
     main = [run for run in runs if run.name == MAIN and run.is_done]
     if not main:
-        raise DataError(f"{output} holds no trained main tower: run `muxrec train RECIPE` first")
+        raise DataError(
+            f"{output} holds no main tower of this recipe: run `muxrec train RECIPE` first"
+        )
     items = snapshot.items()
     study = _study(recipe, snapshot, items, runs, split=split, cache=output / "cache")
     count, digest = len(items), snapshot.digest

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,17 +28,37 @@ class TrainedRun:
         is_control: Whether it is a control.
         seed: Seed.
         folder: Where its ``vectors.npy`` is, once it is trained.
+        identity: What decides the training, as its ``done.json`` holds it; None to take any.
     """
 
     name: str
     is_control: bool
     seed: int
     folder: Path
+    identity: Mapping[str, Any] | None = None
 
     @property
     def is_done(self) -> bool:
-        """Whether the training has ended and its vectors are there."""
-        return (self.folder / DONE).is_file() and (self.folder / VECTORS).is_file()
+        """Whether it was trained to the end by this recipe and its vectors are there."""
+        is_there = (self.folder / DONE).is_file() and (self.folder / VECTORS).is_file()
+        return is_there and not self.is_of_another_recipe
+
+    @property
+    def is_of_another_recipe(self) -> bool:
+        """Whether what lies here was trained on the same dataset by another recipe."""
+        done = _read_done(self.folder)
+        if done is None or self.identity is None or done.get("dataset") != self.identity["dataset"]:
+            return False
+        return done.get("recipe_hash") != self.identity["recipe_hash"]
+
+
+def _read_done(folder: Path) -> dict[str, Any] | None:
+    """``done.json``; None where it is missing or damaged, which ``load_vectors`` tells."""
+    try:
+        found = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def load_vectors(run: TrainedRun, *, count: int, digest: str) -> npt.NDArray[np.float32]:
@@ -90,7 +111,7 @@ def trained_rows(
 
 
 def missing_runs(runs: Sequence[TrainedRun]) -> dict[str, list[int]]:
-    """Variant -> seeds that have no vectors yet."""
+    """Variant -> seeds that have no vectors of this recipe."""
     missing: dict[str, list[int]] = {}
     for run in (run for run in runs if not run.is_done):
         missing.setdefault(run.name, []).append(run.seed)
