@@ -20,8 +20,8 @@ from muxrec.cli import QUIET_ENVIRONMENT
 for _name, _value in QUIET_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
-import pytest  # noqa: E402
-from hypothesis import HealthCheck, settings  # noqa: E402
+import pytest  # noqa: E402 - after the environment is set
+from hypothesis import HealthCheck, settings  # noqa: E402 - after the environment is set
 
 # A deadline per example would measure how busy the machine is.
 settings.register_profile("muxrec", deadline=None, suppress_health_check=[HealthCheck.too_slow])

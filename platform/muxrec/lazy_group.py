@@ -47,7 +47,7 @@ class LazyGroup(click.Group):
         """The command names, in the order of the dict: the order in which a run uses them."""
         return list(self.lazy)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         """The command called ``cmd_name``, imported now; None when there is none.
 
         Raises:
@@ -70,7 +70,7 @@ class LazyGroup(click.Group):
             ctx.meta["muxrec.extras"] = self.lazy[args[0]].extras
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """Write the list of commands without importing any of them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in self.lazy.items()])

@@ -62,10 +62,5 @@ def test_a_slice_without_numbers_is_not_judged(recipe):
 def test_what_is_not_trained_is_named_with_its_seeds(recipe, missing):
     notes = notes_on(report({}, {}), recipe, missing=missing)
     said = [note for note in notes if note.startswith("Not trained with this recipe")]
-    assert said == (
-        [
-            "Not trained with this recipe, no row: ids only (seed 0, 1). `muxrec train RECIPE` trains them."
-        ]
-        if missing
-        else []
-    )
+    line = "Not trained with this recipe, no row: ids only (seed 0, 1)."
+    assert said == ([f"{line} `muxrec train RECIPE` trains them."] if missing else [])

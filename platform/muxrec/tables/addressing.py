@@ -158,7 +158,7 @@ class VocabularyRows(nn.Module):
         kept = torch.cat([bags.offsets.new_zeros(1), known.cumsum(0)])
         return RowBags(places[known] - 1, kept[bags.offsets])
 
-    def padded(self, name: str, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def padded(self, name: str, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - one protocol
         """Rows int64 ``[B, L, 1]`` and the mask of the known ids, ``[B, L]``."""
         places = self.lookup(ids)
         known = (places > 0).to(mask.dtype)

@@ -61,9 +61,9 @@ def _items(service: Service) -> APIRouter:
         request: Request,
         item_id: ItemPath,
         k: K = DEFAULT_K,  # noqa: ARG001 - declared for the document, read by parse_similar
-        where: Filters = None,  # noqa: ARG001
-        explain: bool = False,  # noqa: ARG001
-        display: bool = False,  # noqa: ARG001
+        where: Filters = None,  # noqa: ARG001 - declared for the document
+        explain: bool = False,  # noqa: ARG001 - declared for the document
+        display: bool = False,  # noqa: ARG001 - declared for the document
     ) -> Response:
         """Neighbours of an item."""
         return json_response(service.similar(item_id, parse_similar(request.scope["query_string"])))
@@ -94,8 +94,8 @@ def _items(service: Service) -> APIRouter:
     @router.get("/search", responses=declared(422))
     async def search(
         request: Request,
-        q: Annotated[str, Query(description="Words, or beginnings of words, of a title.")] = "",  # noqa: ARG001
-        k: K = DEFAULT_K,  # noqa: ARG001
+        q: Annotated[str, Query(description="Words, or beginnings of words, of a title.")] = "",  # noqa: ARG001 - declared for the document
+        k: K = DEFAULT_K,  # noqa: ARG001 - declared for the document
     ) -> Response:
         """Items by title."""
         text, limit = parse_title_query(request.scope["query_string"])

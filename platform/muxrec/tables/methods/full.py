@@ -34,10 +34,10 @@ class Full:
         address = VocabularyAddress(vocabularies[feature.name])
         return (Read(feature.name, 0, table.name, address),)
 
-    def combine(self, table: TableSpec, feature: FeatureSpec) -> nn.Module:  # noqa: ARG002
+    def combine(self, table: TableSpec, feature: FeatureSpec) -> nn.Module:  # noqa: ARG002 - one protocol
         """The row itself."""
         return nn.Identity()
 
-    def width(self, table: TableSpec, feature: FeatureSpec) -> int:  # noqa: ARG002
+    def width(self, table: TableSpec, feature: FeatureSpec) -> int:  # noqa: ARG002 - one protocol
         """The row's width."""
         return table.width

@@ -24,8 +24,8 @@ class Unified:
     def physical_tables(
         self,
         table: TableSpec,
-        readers: tuple[FeatureSpec, ...],  # noqa: ARG002
-        vocabularies: Mapping[str, Vocabulary],  # noqa: ARG002
+        readers: tuple[FeatureSpec, ...],  # noqa: ARG002 - one protocol
+        vocabularies: Mapping[str, Vocabulary],  # noqa: ARG002 - one protocol
     ) -> tuple[PhysicalTable, ...]:
         """One array of the declared rows."""
         int8 = table.serve_dtype == "int8"
@@ -35,7 +35,7 @@ class Unified:
         self,
         table: TableSpec,
         feature: FeatureSpec,
-        vocabularies: Mapping[str, Vocabulary],  # noqa: ARG002
+        vocabularies: Mapping[str, Vocabulary],  # noqa: ARG002 - one protocol
     ) -> tuple[Read, ...]:
         """One read per probe, seeded by the feature's name and the probe's number."""
         return tuple(
@@ -43,7 +43,7 @@ class Unified:
             for probe in range(feature.probes)
         )
 
-    def combine(self, table: TableSpec, feature: FeatureSpec) -> nn.Module:  # noqa: ARG002
+    def combine(self, table: TableSpec, feature: FeatureSpec) -> nn.Module:  # noqa: ARG002 - one protocol
         """The concatenated rows themselves."""
         return nn.Identity()
 
