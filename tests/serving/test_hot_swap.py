@@ -6,13 +6,15 @@ import asyncio
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
 from muxrec.bundle.sample import sample_bundle
-from muxrec.manifest import write_text_atomically
+from muxrec.manifest import manifest_digest, write_text_atomically
 
 CLIENTS = 8
 SWAPS = 10
@@ -261,3 +263,27 @@ def test_live_items_outlive_a_swap(serving, root, bundles):
         assert (before["bundle"], after["bundle"]) == (bundles[0].name, bundles[1].name)
         assert before["neighbours"] != after["neighbours"]
         assert client.get("/v1/items/item-1").status_code == 404
+
+
+def test_a_bundle_of_another_hash_spec_never_replaces_a_good_one(serving, root, bundles, tmp_path):
+    made = sample_bundle(tmp_path, seed=30)
+    manifest = json.loads((made / "manifest.json").read_text())
+    manifest["hash_version"] = "murmur-0"
+    (made / "manifest.json").write_text(json.dumps(manifest))
+    folder = root / manifest_digest(made)[:12]
+    shutil.copytree(made, folder)
+    point_at(root, root / bundles[0].name)
+    with follow(serving, root) as server:
+        point_at(root, folder)
+        line = server.wait_for(" bundle_refused ")
+        assert "murmur-0" in line
+        assert f"still_serving={bundles[0].name}" in line
+        assert httpx.get(f"{server.base}/health/ready").status_code == 200
+    done = subprocess.run(
+        [sys.executable, "-m", "muxrec.cli", "serve", "--bundle", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (1, 1)
+    assert "murmur-0" in done.stderr
