@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import csv
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx
+import numpy as np
 import pytest
+
+from muxrec.bundle import Bundle
+from muxrec.demo.server import free_port, running_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.spark]
 
@@ -89,3 +97,38 @@ def test_a_second_demo_uses_the_first_one(
     assert [re.sub(r"done in .*", "", end) for end in ends[:1]] == [
         re.sub(r"done in .*", "", end) for end in ends[1:]
     ]
+
+
+def new_item(bundle: Bundle, folder: Path) -> tuple[int, dict[str, Any]]:
+    """Position and raw columns of a catalogue item with a picture that training never saw."""
+    cold = np.flatnonzero(bundle.items["is_cold"].to_numpy())
+    position = next(int(at) for at in cold if bundle.image(int(at)) is not None)
+    with (folder / "raw" / "items.csv").open(encoding="utf-8") as stream:
+        rows = {row["item_id"]: row for row in csv.DictReader(stream)}
+    row = rows[bundle.item_ids[position]]
+    picture = (folder / "raw" / row["image_path"]).read_bytes()
+    return position, {
+        "title": row["title"],
+        "description": row["description"],
+        "tags": row["tags"],
+        "price": float(row["price"]),
+        "image_path": "data:image/png;base64," + base64.b64encode(picture).decode(),
+    }
+
+
+def test_a_raw_item_of_words_and_a_picture_gets_the_vector_that_training_would_give_it(
+    first: subprocess.CompletedProcess[str], folder: Path, tmp_path: Path
+) -> None:
+    bundle = Bundle.open(folder / "bundles")
+    position, item = new_item(bundle, folder)
+    port = free_port()
+    serve = ["-m", "muxrec.cli", "serve", "--bundle", str(folder / "bundles"), "--port", str(port)]
+    with running_server([sys.executable, *serve], port=port, log=tmp_path / "log") as base:
+        embedded = httpx.post(f"{base}/v1/embed", json={"items": [item]}).json()
+        similar = httpx.post(f"{base}/v1/similar", json={"items": [item], "k": 6}).json()
+    # 1e-4 is the bar of the export's own parity proof.
+    assert np.abs(np.array(embedded["vectors"][0]) - bundle.vectors[position]).max() < 1e-4
+    found = [neighbour["item_id"] for neighbour in similar["results"][0]["neighbours"]]
+    assert found[0] == bundle.item_ids[position]
+    known = [bundle.item_ids[at] for at in bundle.neighbours[position][:5]]
+    assert len(set(known) & set(found[1:])) >= 4
