@@ -1,4 +1,4 @@
-# muxrec: `make` lists what can be made. VENV, DEVICE (cpu or gpu) and PYTHON can be overridden.
+# muxrec: `make` lists what can be made. VENV, DEVICE (cpu or gpu), PYTHON and BENCH_OUT can be overridden.
 
 VENV ?= .venv
 DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(DEVICE)
-RECIPE ?= runs/demo/recipe.yaml
+BENCH_OUT ?= docs
 
 .DEFAULT_GOAL := help
 .PHONY: help preflight setup demo test lint types bench clean
@@ -41,9 +41,13 @@ lint: $(STAMP) ## style, format and who may import whom
 types: $(STAMP) ## type checks
 	@$(BIN)/pyright
 
-bench: $(STAMP) ## measurements behind the tables in docs/ (on the demo's run)
-	@$(BIN)/muxrec bench hash
-	@$(BIN)/muxrec bench train-step
+bench: $(STAMP) ## measurements behind the tables in docs/
+	@$(BIN)/muxrec bench hash --out $(BENCH_OUT)
+	@$(BIN)/muxrec bench train-step --out $(BENCH_OUT)
+	@$(BIN)/muxrec bench onnx --out $(BENCH_OUT)
+	@$(BIN)/muxrec bench serve
+	@test -z "$(MUXREC_DATA)" || $(BIN)/muxrec bench pairs --out $(BENCH_OUT)
+	@test -n "$(MUXREC_DATA)" || echo "bench pairs was left out: set MUXREC_DATA"
 
 clean: ## remove caches and the demo's run; the environment stays
 	rm -rf runs/demo .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist

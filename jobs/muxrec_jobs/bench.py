@@ -22,6 +22,7 @@ from muxrec.manifest import write_text_atomically
 from muxrec_jobs.bench_engines import ENGINES, SETTINGS
 
 ORACLE = "numpy, local engine"
+HEAD = "<!-- written by `muxrec bench pairs`; do not edit -->\n\n"
 CAVEAT = (
     "The log has no times: a user's row number stands for the time, so the order is the file's and "
     "the limit in days never binds. Every engine runs twice in a process of its own; CPU includes "
@@ -36,14 +37,8 @@ CAVEAT = (
     type=click.Path(path_type=Path),
     help="Parquet of (userID, movieID); default: $MUXREC_DATA/movielens-1m/pairs.parquet.",
 )
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("bench"),
-    show_default=True,
-    help="Folder for pairs.json and pairs.md.",
-)
-def pairs_bench(*, events: int, data: Path | None, output: Path) -> None:
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for Markdown and JSON.")
+def pairs_bench(*, events: int, data: Path | None, out: Path | None) -> None:
     """Compare engines for pair mining: equal rows first, then CPU and wall seconds."""
     log = read_log(data or _default_log(), events=events)
     with tempfile.TemporaryDirectory(prefix="muxrec-bench-") as folder:
@@ -61,10 +56,11 @@ def pairs_bench(*, events: int, data: Path | None, output: Path) -> None:
         "caveat": CAVEAT,
         "engines": runs,
     }
-    output.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(output / "pairs.json", json.dumps(result, indent=1))
-    write_text_atomically(output / "pairs.md", markdown(result))
     click.echo(markdown(result))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(out / "bench-pairs.json", json.dumps(result, indent=1))
+        write_text_atomically(out / "bench-pairs.md", HEAD + markdown(result))
 
 
 def read_log(path: Path, *, events: int) -> pa.Table:
@@ -122,7 +118,7 @@ def markdown(result: dict[str, Any]) -> str:
     """The result as a table with its caveats."""
     counts = ", ".join(f"{result[name]:,} {name}" for name in ("events", "users", "items"))
     lines = [
-        f"Pair mining: {counts} -> {result['pairs']:,} equal pairs ({result['machine']})",
+        f"## Pair mining: {counts} -> {result['pairs']:,} equal pairs ({result['machine']})",
         "",
         "| engine | CPU s, start + first job | CPU s, warm job | wall s, start | first | warm |",
         "|---|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-import re
+import json
 
 import numpy as np
 import pytest
@@ -27,15 +27,15 @@ def test_the_numpy_tower_agrees_with_torch_on_strange_inputs_too():
 
 
 @pytest.mark.slow
-def test_the_benchmark_prints_times_for_every_batch_and_the_price_of_int8():
-    options = ["--items", "300", "--rows", "2000", "--seconds", "0.01"]
+def test_the_benchmark_prints_times_for_every_batch_and_the_price_of_int8(tmp_path):
+    options = ["--items", "300", "--rows", "2000", "--seconds", "0.01", "--out", str(tmp_path)]
     done = CliRunner().invoke(onnx_bench, options, catch_exceptions=False)
     assert done.exit_code == 0
-    rows = re.findall(
-        r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", done.output, re.MULTILINE
-    )
-    assert [int(row[0]) for row in rows] == [1, 8, 32, 256]
-    assert all(float(value) > 0 for row in rows for value in row[1:])
-    ratio = re.search(r"\(([\d.]+)x smaller\); largest vector error ([\d.e-]+)", done.output)
-    assert float(ratio[1]) > 1
-    assert 0 < float(ratio[2]) < 0.1
+    times, price = json.loads((tmp_path / "bench-onnx.json").read_text())
+    assert [row[0] for row in times["rows"]] == ["batch 1", "batch 8", "batch 32", "batch 256"]
+    assert all(value > 0 for row in times["rows"] for value in row[1:])
+    (row,) = price["rows"]
+    assert row[1] > row[2] > 0
+    assert 0 < row[3] < 0.1
+    assert "| batch 256 |" in done.output
+    assert f"| {row[0]} |" in (tmp_path / "bench-onnx.md").read_text()

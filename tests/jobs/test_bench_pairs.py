@@ -80,9 +80,9 @@ def test_the_command_writes_json_and_markdown(
         return bench_engines.measure(engine, events, result)
 
     monkeypatch.setattr(bench, "run_engine", run_here)
-    done = CliRunner().invoke(pairs_bench, ["--data", str(log), "--output", str(out)])
+    done = CliRunner().invoke(pairs_bench, ["--data", str(log), "--out", str(out)])
     assert done.exit_code == 0, done.output
-    result = json.loads((out / "pairs.json").read_text())
+    result = json.loads((out / "bench-pairs.json").read_text())
     assert [run["engine"] for run in result["engines"]] == list(local)
     assert result["pairs"] > 100
-    assert "The log has no times" in (out / "pairs.md").read_text()
+    assert "The log has no times" in (out / "bench-pairs.md").read_text()

@@ -17,7 +17,7 @@ from muxrec.spec.features import FeatureSpec
 from muxrec.spec.vocabulary import Vocabulary
 
 Float32Array = npt.NDArray[np.float32]
-CLAMP = 8.0
+CLAMP, FLOOR = 8.0, 1e-6
 
 
 class NumpyTower:
@@ -29,6 +29,7 @@ class NumpyTower:
     """
 
     def __init__(self, model: ItemModel, vocabularies: Mapping[str, Vocabulary]) -> None:
+        self.settings = model.tower.settings
         self.features = model.tower.features
         self.modalities = model.tower.modalities
         self.vocabularies = vocabularies
@@ -48,7 +49,7 @@ class NumpyTower:
             fused = np.asarray(z * fused + (1 - z) * new, dtype=np.float32)
             is_fused = is_fused | is_new
         head = fused @ self.weights["head.weight"].T
-        return head / np.maximum(np.linalg.norm(head, axis=1, keepdims=True), 1e-6)
+        return head / np.maximum(np.linalg.norm(head, axis=1, keepdims=True), FLOOR)
 
     def _modalities(
         self, inputs: Mapping[str, np.ndarray]
@@ -57,9 +58,16 @@ class NumpyTower:
         vectors, present = [], []
         for modality in self.modalities:
             mine = [found[f.name] for f in self.features if f.modality == modality]
-            vectors.append(np.sum([vector for vector, _ in mine], axis=0))
+            vectors.append(self._of_one_length(np.sum([vector for vector, _ in mine], axis=0)))
             present.append(np.any([is_present for _, is_present in mine], axis=0))
         return np.stack(vectors, axis=1), np.stack(present, axis=1)
+
+    def _of_one_length(self, vectors: Float32Array) -> Float32Array:
+        """The vectors at length sqrt(D) where the tower has it so; zeros stay zeros."""
+        if not self.settings.normalise:
+            return vectors
+        norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.maximum(norm, FLOOR) * np.float32(np.sqrt(vectors.shape[1]))
 
     def _project(
         self, feature: FeatureSpec, inputs: Mapping[str, np.ndarray]

@@ -13,6 +13,7 @@ import torch
 
 from muxrec.bench.made_up_items import MadeUpItems, made_up_items, made_up_model
 from muxrec.bench.numpy_tower import NumpyTower
+from muxrec.bench.report import Cell, Table, write_report
 from muxrec.bundle.tower import TowerSession
 from muxrec.data.batch import ItemBatch
 from muxrec.errors import MuxrecError
@@ -23,6 +24,7 @@ from muxrec.model import ItemModel
 from muxrec.recipe.model import Export
 
 BATCHES = (1, 8, 32, 256)
+HEADER = ("batch", "onnxruntime", "onnxruntime int8", "torch eager", "numpy")
 NUMPY_TOLERANCE = 1e-5
 """Numpy sums in yet another order."""
 
@@ -34,7 +36,8 @@ Run = Callable[[], object]
 @click.option("--rows", default=50_000, show_default=True, help="Rows of the unified table.")
 @click.option("--width", default=64, show_default=True, help="Width of the item vector.")
 @click.option("--seconds", default=1.0, show_default=True, help="CPU seconds per measurement.")
-def onnx_bench(count: int, rows: int, width: int, seconds: float) -> None:
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for Markdown and JSON.")
+def onnx_bench(count: int, rows: int, width: int, seconds: float, out: Path | None) -> None:
     """Time one thread of onnxruntime, torch eager and numpy on the same model and batches."""
     torch.set_num_threads(1)
     items = made_up_items(count)
@@ -45,21 +48,44 @@ def onnx_bench(count: int, rows: int, width: int, seconds: float) -> None:
         tower, vectors = _export(model, items, path)
         small_tower, small_vectors = _export(small, items, small_path)
         numpy_tower = _checked_numpy(model, items, vectors)
-        click.echo(f"{count} items, unified table {rows} x 32, vectors of {width}, one thread\n")
-        header = ("batch", "onnxruntime", "onnxruntime int8", "torch eager", "numpy")
-        click.echo(_line(*header, "(CPU us per item)"))
-        click.echo(_line(*["---:"] * len(header), "---"))
-        for batch in BATCHES:
-            runs = _runs(model, [tower, small_tower], numpy_tower, items, batch)
-            times = [_cpu_s(run, seconds=seconds) / batch for run in runs]
-            click.echo(_line(str(batch), *(f"{1e6 * t:.1f}" for t in times), ""))
-        size, small_size = (_bytes(p) for p in (path, small_path))
-        error = max_error((vectors, vectors), (small_vectors, small_vectors))
-        click.echo(
-            f"\nint8 tables: {size / 1e6:.2f} MB -> {small_size / 1e6:.2f} MB "
-            f"({size / small_size:.2f}x smaller); largest vector error {error:.1e}; same top 10 "
-            f"for {same_top(vectors, small_vectors, k=10):.2%} of the items"
-        )
+        note = f"{count} items, unified table {rows} x 32, vectors of {width}, one thread."
+        times = _times(model, [tower, small_tower], numpy_tower, items, seconds=seconds)
+        tables = [
+            Table("Encoding items, CPU us per item", note, HEADER, times),
+            _price((path, vectors), (small_path, small_vectors)),
+        ]
+    for table in tables:
+        click.echo(table.markdown())
+    if out is not None:
+        markdown, machine = write_report(out, "bench-onnx", tables)
+        click.echo(f"written: {markdown} {machine}")
+
+
+def _times(
+    model: ItemModel,
+    towers: list[TowerSession],
+    numpy_tower: NumpyTower,
+    items: MadeUpItems,
+    *,
+    seconds: float,
+) -> tuple[tuple[Cell, ...], ...]:
+    """A row per batch size: CPU microseconds per item of everything that is timed."""
+    rows = []
+    for batch in BATCHES:
+        runs = _runs(model, towers, numpy_tower, items, batch)
+        us = (1e6 * _cpu_s(run, seconds=seconds) / batch for run in runs)
+        rows.append((f"batch {batch}", *us))
+    return tuple(rows)
+
+
+def _price(fp32: tuple[Path, np.ndarray], int8: tuple[Path, np.ndarray]) -> Table:
+    """What int8 tables save and cost; each side is its graph and its vectors."""
+    size, small = (_bytes(path) for path, _ in (fp32, int8))
+    error = max_error((fp32[1], fp32[1]), (int8[1], int8[1]))
+    same = same_top(fp32[1], int8[1], k=10)
+    row = (f"{size / small:.2f}x smaller", size / 1e6, small / 1e6, error, f"{same:.2%}")
+    columns = ("size", "fp32 MB", "int8 MB", "largest vector error", "same top 10")
+    return Table("int8 tables in the graph", "The same model, rows in bytes.", columns, (row,))
 
 
 def _export(model: ItemModel, items: MadeUpItems, path: Path) -> tuple[TowerSession, np.ndarray]:
@@ -121,7 +147,3 @@ def _cpu_s(run: Run, *, seconds: float, blocks: int = 5) -> float:
 def _bytes(path: Path) -> int:
     data = path.with_name(f"{path.name}.data")
     return path.stat().st_size + (data.stat().st_size if data.is_file() else 0)
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
