@@ -77,3 +77,36 @@ def weekly_items() -> str:
     """The fifteen items of ``weekly_events`` and one that nobody sees."""
     rows = [f'{item},"Item {item}",{item % 4},"[{item + 1}, {item + 2}]"' for item in range(16)]
     return "\n".join(["item_id,title,shelf,related", *rows]) + "\n"
+
+
+@pytest.fixture
+def movies(tmp_path: Path) -> Path:
+    """A MovieLens folder of three films with everything that may lie beside them."""
+    files = {
+        "ratings.csv": "userId,movieId,rating,timestamp\n1,10,4.0,1000\n2,20,0.5,2000\n",
+        "movies.csv": (
+            "movieId,title,genres\n"
+            '10,"Silence, The (1999)",Drama|War\n'
+            "20,Nameless,(no genres listed)\n"
+            "30,Series (2006-2007),Comedy\n"
+        ),
+        "tags.csv": (
+            "userId,movieId,tag,timestamp\n"
+            "1,10,Quiet,500\n2,10, quiet ,600\n3,10,army,700\n"
+            "4,10,later,1001\n4,20,only later,1500\n"
+        ),
+        "links.csv": "movieId,imdbId,tmdbId\n10,0000010,1\n20,0000020,2\n30,0000030,\n",
+        "omdb_metadata.jsonl": (
+            '{"imdbId": "0000010", "Director": "A One, B Two", "Actors": "N/A", "Plot": "Guns."}\n'
+            '{"imdbId": "0000020", "Director": "N/A", "Actors": "C Three", "Plot": "N/A"}\n'
+        ),
+        "imdb5000_metadata.csv": (
+            "director_name,actor_1_name,actor_2_name,actor_3_name,plot_keywords,movie_imdb_link\n"
+            "Other,X,,Z,war|peace,http://www.imdb.com/title/tt0000010/?ref\n"
+        ),
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "posters").mkdir()
+    (tmp_path / "posters" / "10.jpg").write_bytes(b"picture")
+    return tmp_path

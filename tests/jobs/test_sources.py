@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,11 +11,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from muxrec.errors import DataError
-from muxrec.recipe.model import Data, Recipe, Source, Split, TableFile
-from muxrec.spec.features import FeatureSpec, TableSpec
-from muxrec_jobs.build import build_dataset
+from muxrec.recipe.model import Source, TableFile
 from muxrec_jobs.quality import check_items
-from muxrec_jobs.report import build_report
 from muxrec_jobs.schemas import MALFORMED
 from muxrec_jobs.sources import READERS
 
@@ -30,38 +26,6 @@ def rows_of(table, *, by: str) -> dict:
 def read(spark: SparkSession, **source):
     made = Source(**source)
     return READERS[made.kind].read(spark, made)
-
-
-@pytest.fixture
-def movies(tmp_path: Path) -> Path:
-    files = {
-        "ratings.csv": "userId,movieId,rating,timestamp\n1,10,4.0,1000\n2,20,0.5,2000\n",
-        "movies.csv": (
-            "movieId,title,genres\n"
-            '10,"Silence, The (1999)",Drama|War\n'
-            "20,Nameless,(no genres listed)\n"
-            "30,Series (2006-2007),Comedy\n"
-        ),
-        "tags.csv": (
-            "userId,movieId,tag,timestamp\n"
-            "1,10,Quiet,500\n2,10, quiet ,600\n3,10,army,700\n"
-            "4,10,later,1001\n4,20,only later,1500\n"
-        ),
-        "links.csv": "movieId,imdbId,tmdbId\n10,0000010,1\n20,0000020,2\n30,0000030,\n",
-        "omdb_metadata.jsonl": (
-            '{"imdbId": "0000010", "Director": "A One, B Two", "Actors": "N/A", "Plot": "Guns."}\n'
-            '{"imdbId": "0000020", "Director": "N/A", "Actors": "C Three", "Plot": "N/A"}\n'
-        ),
-        "imdb5000_metadata.csv": (
-            "director_name,actor_1_name,actor_2_name,actor_3_name,plot_keywords,movie_imdb_link\n"
-            "Other,X,,Z,war|peace,http://www.imdb.com/title/tt0000010/?ref\n"
-        ),
-    }
-    for name, text in files.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    (tmp_path / "posters").mkdir()
-    (tmp_path / "posters" / "10.jpg").write_bytes(b"picture")
-    return tmp_path
 
 
 def test_a_movielens_folder_becomes_events_and_described_items(
@@ -107,27 +71,6 @@ def test_tags_given_after_the_training_cut_never_reach_an_item(
     after = rows_of(raw.enrich(items, 1500), by="item_id")
     assert after["10"]["tags"] == ["quiet", "army", "later"]
     assert after["20"]["tags"] == ["only later"]
-
-
-def test_side_file_lines_that_say_nothing_are_set_aside_by_reason(
-    spark: SparkSession, movies: Path
-) -> None:
-    with (movies / "tags.csv").open("a", encoding="utf-8") as stream:
-        stream.write("5,,lost,500\n5,10,undated,\n5,10,,500\n,10,nobody,500\n5,10,torn,500,9\n")
-    with (movies / "omdb_metadata.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write('{"imdbId": "0000030", "Plot": \n')
-    raw = read(spark, kind="movielens", path=str(movies))
-    aside = {(row.source, row.reason): json.loads(row.row) for row in raw.beside.collect()}
-    assert aside == {
-        ("tags.csv", "missing_item_id"): {"userId": "5", "tag": "lost", "timestamp": "500"},
-        ("tags.csv", "unreadable_timestamp"): {"userId": "5", "movieId": "10", "tag": "undated"},
-        ("tags.csv", "missing_tag"): {"userId": "5", "movieId": "10", "timestamp": "500"},
-        ("tags.csv", "missing_user_id"): {"movieId": "10", "tag": "nobody", "timestamp": "500"},
-        ("tags.csv", "malformed_row"): {"line": "5,10,torn,500,9"},
-        ("omdb_metadata.jsonl", "malformed_row"): {"line": '{"imdbId": "0000030", "Plot": '},
-    }
-    items = rows_of(raw.enrich(check_items(raw.catalogue), 1000), by="item_id")
-    assert items["10"]["tags"] == ["quiet", "army"]
 
 
 def test_the_old_movielens_form_is_read_with_its_encoding(
@@ -178,49 +121,6 @@ def test_recbole_files_are_typed_by_their_headers(spark: SparkSession, tmp_path:
     }
     assert items["i3"]["class"] is None
     assert items["i3"]["title"] is None
-
-
-def test_recbole_values_that_are_no_numbers_are_set_aside_and_their_item_kept(
-    spark: SparkSession, tmp_path: Path
-) -> None:
-    (tmp_path / "x.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\n1\t2\t3\n")
-    (tmp_path / "x.item").write_text(
-        "item_id:token\tprice:float\tvec:float_seq\n2\tcheap\t1 two\n3\t1e2\t1 2\n4\t\t\n"
-    )
-    raw = read(spark, kind="recbole", path=str(tmp_path))
-    items = rows_of(raw.catalogue.drop(MALFORMED), by="item_id")
-    assert items["2"] == {"item_id": "2", "price": None, "vec": None}
-    assert (items["3"]["price"], items["3"]["vec"]) == (100.0, [1.0, 2.0])
-    aside = raw.beside.orderBy("row").collect()
-    assert {(row.source, row.reason) for row in aside} == {("item_values", "unreadable_number")}
-    assert [json.loads(row.row) for row in aside] == [
-        {"item_id:token": "2", "price:float": "cheap"},
-        {"item_id:token": "2", "vec:float_seq": "1 two"},
-    ]
-
-
-def test_what_is_set_aside_is_counted_in_the_manifest_and_kept(
-    spark: SparkSession, movies: Path, tmp_path: Path
-) -> None:
-    days = [
-        f"{user},{10 * item},4.0,{86400 * day}"
-        for day in range(1, 11)
-        for user in (1, 2)
-        for item in (1, 2)
-    ]
-    (movies / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *days]))
-    (movies / "tags.csv").write_text("userId,movieId,tag,timestamp\n5,,lost,500\n5,,gone,600\n")
-    recipe = Recipe(
-        "movies",
-        Data(Source("movielens", path=str(movies)), split=Split(0.6, 0.2)),
-        (FeatureSpec("item", "id", ("item_id",), "id", table="items"),),
-        (TableSpec("items", "full", 8),),
-        output=str(tmp_path / "out"),
-    )
-    built = build_dataset(recipe)
-    assert built.snapshot.manifest["counts"]["set_aside"] == {"tags.csv": {"missing_item_id": 2}}
-    assert built.snapshot.rejected()["source"].to_pylist() == ["tags.csv", "tags.csv"]
-    assert "aside    tags.csv: missing_item_id 2" in build_report(built)
 
 
 def test_a_recbole_header_without_a_type_is_refused(spark: SparkSession, tmp_path: Path) -> None:

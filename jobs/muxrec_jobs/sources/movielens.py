@@ -60,7 +60,7 @@ class MovielensReader:
             return add_tags(checked, folder, train_end=train_end)
 
         rated = raw.withColumn("event_type", F.lit("rating"))
-        return Raw(rated, items, enrich, beside=unusable_lines(spark, folder))
+        return Raw(rated, items, enrich, beside=unusable_lines(items, folder))
 
 
 def _ratings(folder: Path) -> Path:

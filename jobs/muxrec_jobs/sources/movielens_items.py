@@ -94,11 +94,15 @@ def add_tags(items: DataFrame, folder: Path, *, train_end: int) -> DataFrame:
     return items.join(by_item, "item_id", "left")
 
 
-def unusable_lines(spark: SparkSession, folder: Path) -> DataFrame | None:
+def unusable_lines(movies: DataFrame, folder: Path) -> DataFrame | None:
     """Lines of the side files that say nothing about any movie, as ``schemas.REJECTED``."""
-    found = []
+    spark, found = movies.sparkSession, []
     if (tags := folder / "tags.csv").is_file():
-        found.append(unusable_rows(_checked_tags(spark, tags), source=tags.name))
+        checked = _checked_tags(spark, tags)
+        known = movies.select(F.col("item_id").alias("movieId"))
+        strangers = checked.where(F.col("reason").isNull()).join(known, "movieId", "left_anti")
+        strangers = strangers.withColumn("reason", F.lit("item_not_in_catalogue"))
+        found += [unusable_rows(part, source=tags.name) for part in (checked, strangers)]
     for file in (folder / "links.csv", folder / "imdb5000_metadata.csv"):
         if file.is_file():
             torn = with_reason(read_csv(spark, [file]), {})
