@@ -162,7 +162,8 @@ def test_charts_stay_inside_their_frame_and_say_what_they_show():
     assert 'x1="2.00%" x2="98.00%"' in track
 
 
-@pytest.fixture(scope="session")
+# Per module: while it lives, Playwright keeps an event loop running in this thread.
+@pytest.fixture(scope="module")
 def chromium():
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine")

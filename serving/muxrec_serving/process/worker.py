@@ -54,6 +54,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         following = loop.create_task(follower.run())
         loop.add_signal_handler(signal.SIGUSR1, service.set_ready, False)
+        # Ctrl-C reaches the whole process group; the supervisor drains and then ends its workers.
+        loop.add_signal_handler(signal.SIGINT, log.debug, "interrupt left to the supervisor")
         service.set_ready(True)
         await send({"type": "lifespan.startup.complete"})
         announcing = loop.create_task(self._announce())
