@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from muxrec.data.keys import positions_of
 from muxrec.errors import DataError
 from muxrec.evaluation.metrics import target_ranks
 from muxrec.evaluation.relevance import (
     CO_ENGAGEMENT,
     Relevance,
     build_relevance,
-    positions_of,
     within_catalogue,
 )
 from muxrec.evaluation.scoring import vector_scorer

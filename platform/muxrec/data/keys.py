@@ -1,4 +1,4 @@
-"""The 64-bit key of a user or item id that is kept as text."""
+"""The 64-bit key of a user or item id that is kept as text, and where a key stands."""
 
 from __future__ import annotations
 
@@ -28,6 +28,19 @@ def id_keys(values: Sequence[str]) -> Int64Array:
     keys[is_integer] = [int(value) for value in compress(values, is_integer)]
     keys[~is_integer] = string_ids(list(compress(values, ~is_integer)))
     return keys
+
+
+def positions_of(wanted: Int64Array, keys: Int64Array) -> Int64Array:
+    """Place of each key in the rising ``keys``, -1 for a key that is not there; int64 ``[N]``.
+
+    Args:
+        wanted: Keys to find, int64 ``[N]``.
+        keys: Distinct keys, int64 ``[C]``, rising; may be empty.
+    """
+    if not keys.size:
+        return np.full(len(wanted), -1, dtype=np.int64)
+    at = np.minimum(np.searchsorted(keys, wanted), keys.size - 1)
+    return np.where(keys[at] == wanted, at, -1).astype(np.int64)
 
 
 def _is_integer(value: str) -> bool:

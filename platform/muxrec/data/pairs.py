@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from muxrec.data.keys import positions_of
 from muxrec.data.row_groups import RowGroup, list_row_groups, read_row_group
 from muxrec.errors import DataError
 
@@ -76,11 +77,10 @@ def read_pairs(group: RowGroup, item_keys: npt.NDArray[np.int64]) -> PairBatch:
 def _positions(
     keys: npt.NDArray[np.int64], item_keys: npt.NDArray[np.int64], group: RowGroup
 ) -> npt.NDArray[np.int64]:
-    found = np.searchsorted(item_keys, keys)
-    known = item_keys[np.minimum(found, len(item_keys) - 1)] == keys
-    if not known.all():
+    found = positions_of(keys, item_keys)
+    if (found < 0).any():
         raise DataError(
-            f"{group.path} row group {group.index}: item key {keys[~known][0]} is not in the "
+            f"{group.path} row group {group.index}: item key {keys[found < 0][0]} is not in the "
             "catalogue: build the dataset again"
         )
     return found

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from muxrec.data.keys import positions_of
 from muxrec.errors import DataError
 from muxrec.recipe.model import Recipe
 
@@ -97,16 +98,6 @@ def within_catalogue(relevance: Relevance, candidates: npt.NDArray[np.bool_]) ->
     keep = candidates[relevance.items] & candidates[relevance.queries][relevance.rows]
     found = _grouped(relevance.queries[relevance.rows][keep], relevance.items[keep])
     return replace(found, candidates=candidates)
-
-
-def positions_of(
-    wanted: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """Position of each key in the sorted ``keys``, -1 for a key that is not there."""
-    if not keys.size:
-        return np.full(len(wanted), -1, dtype=np.int64)
-    at = np.minimum(np.searchsorted(keys, wanted), keys.size - 1)
-    return np.where(keys[at] == wanted, at, -1).astype(np.int64)
 
 
 def _co_engagement(

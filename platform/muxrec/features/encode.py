@@ -87,12 +87,8 @@ class FeatureEncoder:
         columns = {n: [item.get(n) for item in items] for n in self.column_names | {"item_id"}}
         is_given = [value is not None for value in columns["item_id"]]
         keys = np.zeros(len(items), dtype=np.int64)
-        keys[is_given] = self.item_keys([v for v in columns["item_id"] if v is not None])
+        keys[is_given] = id_keys([str(v) for v in columns["item_id"] if v is not None])
         return self.encode_columns(keys, columns)
-
-    def item_keys(self, item_ids: Sequence[object]) -> Int64Array:
-        """Item keys of raw item ids, int64 ``[N]``, by the catalogue's own rule: ``id_keys``."""
-        return id_keys([str(value) for value in item_ids])
 
     def save(self, folder: Path) -> None:
         """Write ``features.json`` and ``known_ids.npy``; text encoders are copied by the bundle."""

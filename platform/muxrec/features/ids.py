@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from muxrec.data.keys import positions_of
 from muxrec.errors import DataError
 from muxrec.features.arrays import Jagged
 from muxrec.spec.features import FeatureSpec
@@ -113,10 +114,7 @@ def cut_bags(bags: Jagged, length: int) -> tuple[Jagged, int]:
 
 def keep_known(bags: Jagged, known_ids: Int64Array) -> Jagged:
     """Bags without the ids that are not in ``known_ids`` (int64, sorted)."""
-    at = np.searchsorted(known_ids, bags.ids)
-    kept = np.zeros(len(bags.ids), dtype=bool)
-    inside = at < len(known_ids)
-    kept[inside] = known_ids[at[inside]] == bags.ids[inside]
+    kept = positions_of(bags.ids, known_ids) >= 0
     item = np.repeat(np.arange(len(bags.offsets) - 1), np.diff(bags.offsets))
     lengths = np.bincount(item[kept], minlength=len(bags.offsets) - 1)
     return Jagged(bags.ids[kept], _offsets(lengths))

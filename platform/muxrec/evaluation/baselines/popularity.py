@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from muxrec.data.keys import positions_of
 from muxrec.evaluation.baselines.view import TrainingView
-from muxrec.evaluation.relevance import positions_of
 from muxrec.evaluation.scoring import Positions, Scorer, Scores
 
 

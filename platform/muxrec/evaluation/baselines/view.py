@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse as sp
 
+from muxrec.data.keys import positions_of
 from muxrec.errors import MuxrecError
-from muxrec.evaluation.relevance import PeriodReader, positions_of
+from muxrec.evaluation.relevance import PeriodReader
 from muxrec.evaluation.scoring import Scorer, SparseScorer
 from muxrec.features.arrays import Dense
 from muxrec.recipe.model import Recipe
