@@ -52,7 +52,9 @@ def pictures_of(feature: FeatureSpec, column: list[Any]) -> Dense:
     values: npt.NDArray[Any] = np.zeros((len(column), *shape), dtype=dtype)
     present = np.zeros(len(column), dtype=bool)
     faults: Counter[str] = Counter()
-    for row, value in enumerate(tqdm(column, desc="read pictures", disable=None, leave=False)):
+    # A server encodes an item or a few at a time: no bar for what is done within a second.
+    bar = tqdm(column, desc="read pictures", disable=None, leave=False, delay=1)
+    for row, value in enumerate(bar):
         if value is None or value == "":
             continue
         try:

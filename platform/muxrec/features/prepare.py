@@ -86,10 +86,9 @@ def prepare_items(recipe: Recipe, snapshot: PairsAndItems, *, cache: Path) -> Pr
 
 
 def _integer_columns(table: pa.Table) -> frozenset[str]:
-    found = {
+    return frozenset(
         field.name
         for field in table.schema
         if types.is_integer(field.type)
         or (types.is_list(field.type) and types.is_integer(field.type.value_type))
-    }
-    return frozenset(found)
+    )

@@ -73,9 +73,7 @@ class TextEncoder:
         return out
 
     def _run(self, tokens: list[list[int]]) -> Vectors:
-        length = (
-            max(1, *(len(ids) for ids in tokens)) if len(tokens) > 1 else max(1, len(tokens[0]))
-        )
+        length = max(1, max(len(ids) for ids in tokens))
         ids = np.zeros((len(tokens), length), dtype=np.int64)
         mask = np.zeros_like(ids)
         for row, values in enumerate(tokens):
