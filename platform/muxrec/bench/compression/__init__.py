@@ -1,0 +1,1 @@
+"""``muxrec bench compression``: quality against bytes of embedding table methods."""

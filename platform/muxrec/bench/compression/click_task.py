@@ -1,0 +1,135 @@
+"""The click task: one cell of a sweep, from a method at a budget to a measured result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from muxrec import __version__
+from muxrec.bench.compression.clicks import ClickData
+from muxrec.bench.compression.model import ClickModel
+from muxrec.bench.compression.plans import contestant, plan
+from muxrec.bench.compression.record import Result
+from muxrec.bench.compression.settings import ClickSettings
+from muxrec.bench.compression.sizes import table_bytes
+from muxrec.bench.compression.sweep import Cell
+from muxrec.bench.compression.train import ClickTraining, OnEpoch
+from muxrec.spec.hashing import HASH_VERSION, Int64Array
+from muxrec.tables.build import Engine, build_tables
+
+
+@dataclass(frozen=True)
+class ClickTask:
+    """Click prediction on one data set; follows :class:`muxrec.bench.compression.sweep.Task`.
+
+    Attributes:
+        data: The data.
+        settings: What is the same for every method.
+        engine: Engine of the tables.
+    """
+
+    data: ClickData
+    settings: ClickSettings
+    engine: Engine = "auto"
+
+    @property
+    def name(self) -> str:
+        """Name of the task."""
+        return "click"
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        return self.data.name
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides a result besides the cell."""
+        return {
+            "task": self.name,
+            "data": self.dataset,
+            "data_digest": self.data.digest(),
+            "engine": self.engine,
+            "muxrec": __version__,
+            "hash": HASH_VERSION,
+            **asdict(self.settings),
+        }
+
+    def run(self, cell: Cell, settings: Mapping[str, Any], on_epoch: OnEpoch) -> Result:
+        """Train and measure one cell, on one thread.
+
+        Raises:
+            RecipeError: The method cannot have the cell's budget.
+            TrainingError: The loss became NaN or infinite.
+        """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._run(cell, settings, on_epoch)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _run(self, cell: Cell, settings: Mapping[str, Any], on_epoch: OnEpoch) -> Result:
+        data = salted(self.data, cell.seed)
+        model = self._model(cell, data)
+        trained = ClickTraining(model, data, self.settings.schedule, seed=cell.seed).run(on_epoch)
+        size = table_bytes(model.tables)
+        return Result(
+            task=self.name,
+            data=self.dataset,
+            method=cell.method,
+            budget=cell.budget,
+            seed=cell.seed,
+            metric="AUC",
+            quality=trained.test_auc,
+            validation=trained.validation_auc,
+            others={"log loss": trained.test_log_loss},
+            table_lr=cell.table_lr,
+            epochs=trained.epochs,
+            best_epoch=trained.best_epoch,
+            step_ms=trained.step_ms,
+            width=self.settings.width,
+            parameters=size.parameters,
+            training_bytes=size.training,
+            serving_bytes=size.serving,
+            map_bytes=size.maps,
+            label_rule=data.label_rule,
+            split_rule=data.split_rule,
+            settings=settings,
+        )
+
+    def _model(self, cell: Cell, data: ClickData) -> ClickModel:
+        known: dict[str, Int64Array] = data.known_ids()
+        made = plan(
+            contestant(cell.method),
+            data.features,
+            known,
+            budget=cell.budget,
+            width=self.settings.width,
+            init=self.settings.init,
+        )
+        tables = build_tables(
+            made.features,
+            made.tables,
+            vocabularies=made.vocabularies,
+            engine=self.engine,
+            seed=cell.seed,
+            lr=cell.table_lr,
+        )
+        return ClickModel(tables, self.settings.head, seed=cell.seed)
+
+
+def salted(data: ClickData, seed: int) -> ClickData:
+    """The same task under feature names of this seed.
+
+    The name salts the hash, so every seed has another hash and the spread over seeds holds the luck
+    of collisions, which at small budgets is most of it.
+    """
+    names = {feature.name: f"{feature.name}~{seed}" for feature in data.features}
+    return replace(
+        data,
+        features=tuple(replace(f, name=names[f.name]) for f in data.features),
+        columns={names[name]: column for name, column in data.columns.items()},
+    )

@@ -1,0 +1,80 @@
+"""The click model: table vectors side by side, a small network over them, one logit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from muxrec.tables.bags import Bags
+from muxrec.tables.build import Tables
+
+Head = Literal["mlp", "dcn"]
+
+
+class ClickModel(nn.Module):
+    """Tables, then a head.
+
+    The features' vectors are concatenated and never summed, so the head's first layer owns weights
+    for every feature: what keeps features apart that share rows of a unified table.
+
+    Args:
+        tables: What gives every feature's vector; follows :class:`muxrec.tables.build.Tables`.
+        head: Kind of network over the concatenated vectors.
+        seed: Seed of the head's weights; models of equal width start with equal heads.
+    """
+
+    def __init__(self, tables: nn.Module, head: Head, *, seed: int) -> None:
+        super().__init__()
+        self.tables = tables
+        widths = cast(Tables, tables).widths
+        self.names = list(widths)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.head = HEADS[head](sum(widths.values()))
+
+    def forward(self, sparse: Mapping[str, Bags]) -> Tensor:
+        """Logits of B impressions, float32 ``[B]``."""
+        vectors = self.tables(sparse)
+        return self.head(torch.cat([vectors[name] for name in self.names], dim=1))[:, 0]
+
+    def dense(self) -> nn.ModuleDict:
+        """Everything but the rows: the head, and a method's own small networks."""
+        return nn.ModuleDict({"head": self.head, "methods": method_networks(self.tables)})
+
+
+def method_networks(tables: nn.Module) -> nn.Module:
+    """The small networks of the tables' methods: what they train besides rows."""
+    return cast(nn.Module, tables.combine if hasattr(tables, "combine") else tables.vectors)
+
+
+class CrossHead(nn.Module):
+    """One full-matrix cross layer beside one hidden layer of 128, joined by a linear layer.
+
+    Source: Wang et al., DCN V2: Improved Deep & Cross Network, WWW 2021, parallel form.
+
+    Args:
+        width: Width of the input.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.cross = nn.Linear(width, width)
+        self.deep = nn.Sequential(nn.Linear(width, 128), nn.ReLU())
+        self.out = nn.Linear(width + 128, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, ``[B, 1]``, of inputs ``[B, width]``."""
+        return self.out(torch.cat([x * self.cross(x) + x, self.deep(x)], dim=1))
+
+
+def mlp_head(width: int) -> nn.Module:
+    """Hidden layers of 128 and 64, then the logit."""
+    return nn.Sequential(
+        nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 1)
+    )
+
+
+HEADS: dict[Head, Callable[[int], nn.Module]] = {"mlp": mlp_head, "dcn": CrossHead}

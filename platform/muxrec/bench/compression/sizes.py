@@ -1,0 +1,49 @@
+"""Bytes that a method's tables really take, counted over its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor, nn
+
+from muxrec.bench.compression.model import method_networks
+from muxrec.tables.build import Tables
+
+_MOMENTS = 2
+"""Adam keeps two numbers per parameter of a method's own networks."""
+_MAPS = {"address", "addresses", "known"}
+"""Names of the modules that turn ids into rows."""
+
+
+@dataclass(frozen=True)
+class TableBytes:
+    """What the tables cost; the head over them is left out, it is the same for all methods.
+
+    Attributes:
+        parameters: Trained numbers: rows, and the weights of a method's own networks.
+        training: Bytes while training: parameters, optimiser state, maps.
+        serving: Bytes when served in float32: parameters and maps.
+        maps: Bytes of what turns ids into rows, part of both: dictionaries of known ids, seeds.
+    """
+
+    parameters: int
+    training: int
+    serving: int
+    maps: int
+
+
+def table_bytes(tables: nn.Module) -> TableBytes:
+    """Bytes of ``tables``, which follow :class:`muxrec.tables.build.Tables`."""
+    held = cast(Tables, tables).export_state().tables.values()
+    weights = [rows.weight for rows in held]
+    own = list(method_networks(tables).parameters())
+    maps = _bytes(b for name, b in tables.named_buffers() if _MAPS & set(name.split(".")))
+    serving = _bytes(weights) + _bytes(own) + maps
+    state = _bytes(rows.momentum for rows in held) + _MOMENTS * _bytes(own)
+    return TableBytes(sum(t.numel() for t in [*weights, *own]), serving + state, serving, maps)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)

@@ -1,0 +1,153 @@
+"""A sweep: every method at every budget, tuned on one seed, then measured on all of them.
+
+Every cell is one file, written whole, so a sweep can be stopped at any time and goes on where it
+stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from muxrec.bench.compression.plans import FULL
+from muxrec.bench.compression.record import Result, read_result, write_result
+from muxrec.manifest import digest_of
+
+OnEpoch = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training.
+
+    Attributes:
+        method: Name of a contestant.
+        budget: Share of a full table's numbers.
+        seed: Seed.
+        table_lr: Learning rate of the tables.
+    """
+
+    method: str
+    budget: float
+    seed: int
+    table_lr: float
+
+
+class Task(Protocol):
+    """What a sweep runs; ``click`` is one, item-to-item retrieval another."""
+
+    @property
+    def name(self) -> str:
+        """Name of the task."""
+        ...
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        ...
+
+    def identity(self) -> Mapping[str, Any]:
+        """All that decides a result besides the cell, as JSON values."""
+        ...
+
+    def run(self, cell: Cell, settings: Mapping[str, Any], on_epoch: OnEpoch) -> Result:
+        """Train and measure one cell; ``settings`` become part of the result."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is measured.
+
+    Attributes:
+        methods: Names of contestants.
+        budgets: Shares of a full table's numbers; full tables take part at 1 whatever these are.
+        seeds: How many seeds, from 0.
+        table_lrs: Learning rates tried on seed 0 for every method and budget; the one with the best
+            validation quality is used for all seeds.
+    """
+
+    methods: tuple[str, ...]
+    budgets: tuple[float, ...]
+    seeds: int
+    table_lrs: tuple[float, ...]
+
+    def entries(self) -> list[tuple[str, float]]:
+        """Every method with every budget that it is measured at."""
+        return [
+            (method, budget)
+            for method in self.methods
+            for budget in ((1.0,) if method == FULL else self.budgets)
+        ]
+
+    @property
+    def trainings(self) -> int:
+        """How many trainings the whole sweep is."""
+        return len(self.entries()) * (len(self.table_lrs) + self.seeds - 1)
+
+
+def run_sweep(sweep: Sweep, task: Task, folder: Path) -> list[Result]:
+    """Results of all entries and seeds, at each entry's tuned learning rate.
+
+    Args:
+        sweep: What is measured.
+        task: On what.
+        folder: Results are read from and written to ``folder/results``.
+
+    Raises:
+        DataError: A result file in the folder is damaged.
+        MuxrecError: A cell could not be trained; results before it are kept.
+    """
+    identity = task.identity()
+    with tqdm(total=sweep.trainings, desc=f"{task.name} {task.dataset}", disable=None) as bar:
+
+        def measure(cell: Cell) -> Result:
+            result = _measured(cell, task, identity, folder / "results", bar)
+            bar.update()
+            return result
+
+        return [
+            result
+            for method, budget in sweep.entries()
+            for result in _tuned(sweep, method, budget, measure)
+        ]
+
+
+def _tuned(
+    sweep: Sweep, method: str, budget: float, measure: Callable[[Cell], Result]
+) -> Iterator[Result]:
+    tried = [measure(Cell(method, budget, 0, table_lr)) for table_lr in sweep.table_lrs]
+    best = max(tried, key=lambda result: result.validation)
+    yield best
+    for seed in range(1, sweep.seeds):
+        yield measure(Cell(method, budget, seed, best.table_lr))
+
+
+def _measured(
+    cell: Cell, task: Task, identity: Mapping[str, Any], folder: Path, bar: tqdm[Any]
+) -> Result:
+    settings = {**identity, **asdict(cell)}
+    name = f"{cell.method}@{cell.budget:g}-seed{cell.seed}-lr{cell.table_lr:g}"
+    path = folder / task.name / task.dataset / f"{name}-{digest_of(settings)[:12]}.json"
+    if path.is_file():
+        return read_result(path)
+
+    def show(epoch: int, validation: float) -> None:
+        bar.set_postfix_str(f"{name} epoch {epoch} validation {validation:.4f}")
+
+    bar.set_postfix_str(name)
+    result = task.run(cell, settings, show)
+    write_result(path, result)
+    return result
+
+
+def entries_of(results: Sequence[Result]) -> dict[tuple[str, float], list[Result]]:
+    """Results by method and budget, in the order of the sweep."""
+    found: dict[tuple[str, float], list[Result]] = {}
+    for result in results:
+        found.setdefault((result.method, result.budget), []).append(result)
+    return found
