@@ -29,7 +29,7 @@ def test_a_sound_declaration_has_no_fault() -> None:
         (replace(GENRE, table=None), "table: None is not a declared table"),
         (replace(GENRE, probes=0), "probes must be positive, got 0"),
         (replace(GENRE, max_length=0), "max_length must be positive, got 0"),
-        (replace(ITEM, probes=2), "probes: a full table has one row per id"),
+        (replace(ITEM, probes=2), "probes: a full table has no probes"),
         (replace(YEAR, boundaries=(2.0, 1.0)), "boundaries must rise strictly"),
         (replace(VECTOR, width=0), "width must be the positive width of the vector, got 0"),
         (replace(VECTOR, table="shared"), "table: a vector feature reads no table"),
@@ -57,14 +57,24 @@ def test_a_faulty_table_is_named(table: TableSpec, fault: str) -> None:
     assert any(found.startswith("tables.1.") and fault in found for found in faults), faults
 
 
-def test_only_a_unified_table_is_shared() -> None:
-    faults = check_features(SOUND, (FULL, replace(UNIFIED, method="hashed")))
-    assert faults == [
-        (
-            "tables: shared is hashed and read by genre, year: "
-            "only a unified table is shared; declare one table per feature"
-        )
-    ]
+def test_every_table_may_have_several_readers() -> None:
+    assert check_features(SOUND, (FULL, replace(UNIFIED, method="hashed"))) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"budget": "2MB"}, "budget: it sets rows: leave one of them out"),
+        ({"budget": "2 monkeys", "rows": None}, "budget: expected a size such as 2MB"),
+        ({"options": {"rank": 3}}, "options.rank: unified has no such option (known: none)"),
+        ({"method": "tt", "rows": None, "options": {"rnk": 3}}, "did you mean rank"),
+        ({"method": "tt", "rows": None, "options": {"rank": 0.5}}, "an integer from 1 to 1000"),
+        ({"method": "pep", "rows": None, "options": {"density": 2}}, "a number from 0.0001 to 1"),
+    ],
+)
+def test_a_faulty_size_or_option_is_named(changes: dict, fault: str) -> None:
+    faults = check_features((GENRE,), (replace(UNIFIED, **changes),))
+    assert any(found.startswith("tables.0.") and fault in found for found in faults), faults
 
 
 def test_several_faults_come_at_once() -> None:
@@ -73,4 +83,3 @@ def test_several_faults_come_at_once() -> None:
     assert any("the name item is used more than once" in fault for fault in faults)
     assert any("rows is decided by the vocabulary" in fault for fault in faults)
     assert any("spare is read by no feature" in fault for fault in faults)
-    assert any("items is full and read by item, item" in fault for fault in faults)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from muxrec.errors import MissingExtraError, RecipeError, TrainingError
+from muxrec.errors import MissingExtraError, RecipeError
 from muxrec.spec.features import FeatureSpec, TableSpec
 from muxrec.tables import build
 from muxrec.tables.bags import bags_from_lists
@@ -66,14 +68,30 @@ def test_both_train_alike_step_by_step(declared, make_batch, longest: int) -> No
 
 
 @needs_torchrec
-def test_the_default_engine_is_torchrec_where_the_widths_fit(declared) -> None:
-    wide = build_tables(declared.features, declared.tables, vocabularies=declared.vocabularies)
-    assert isinstance(wide, FusedTables)
-    odd = (TableSpec("t", "hashed", 6, rows=9),)
-    narrow = (FeatureSpec("f", "id", ("f",), "id", table="t"),)
-    assert isinstance(build_tables(narrow, odd, vocabularies={}), ReferenceTables)
-    with pytest.raises(TrainingError, match=r"tables\.t\.width must be a multiple of 4.* got 6"):
-        build_tables(narrow, odd, vocabularies={}, engine="torchrec")
+@pytest.mark.parametrize("width", [1, 3, 6])
+def test_rows_of_any_width_train_alike_on_both_engines(width: int, make_batch) -> None:
+    features = (FeatureSpec("f", "bag", ("f",), "id", table="t", probes=2),)
+    declared = (TableSpec("t", "hashed", width, rows=9),)
+    engines = [
+        build_tables(features, declared, vocabularies={}, engine=engine, lr=0.1)
+        for engine in ("reference", "torchrec")
+    ]
+    for step in range(3):
+        batch = make_batch(("f",), seed=step)
+        for tables in engines:
+            optimizer = tables.table_optimizer()
+            tables(batch)["f"].sin().sum().backward()
+            optimizer.step()
+    one, other = (tables.export_state().tables["t.f"] for tables in engines)
+    assert one.weight.shape == (9, width)
+    torch.testing.assert_close(one.weight, other.weight, rtol=0, atol=1e-6)
+    torch.testing.assert_close(one.momentum, other.momentum, rtol=1e-5, atol=1e-9)
+
+
+@needs_torchrec
+def test_the_default_engine_is_torchrec(declared) -> None:
+    tables = build_tables(declared.features, declared.tables, vocabularies=declared.vocabularies)
+    assert isinstance(tables, FusedTables)
 
 
 def test_without_torchrec_the_reference_is_built_and_torchrec_refused(
@@ -112,12 +130,12 @@ def test_features_of_different_batch_sizes_are_refused(declared) -> None:
         tables(batch)
 
 
-def test_default_sharding_follows_the_method(declared) -> None:
-    lowering = lower(declared.features, declared.tables, declared.vocabularies)
-    assert sharding_plan(lowering, {"own": "table_wise"}) == {
-        "items": "table_wise",
+def test_sharding_follows_the_recipe_and_then_the_method(declared) -> None:
+    own = replace(declared.tables[2], sharding="column_wise")
+    tables = (*declared.tables[:2], own)
+    lowering = lower(declared.features, tables, declared.vocabularies)
+    assert sharding_plan(lowering) == {
+        "items.item": "table_wise",
         "shared": "row_wise",
-        "own": "table_wise",
+        "own.type": "column_wise",
     }
-    with pytest.raises(RecipeError, match="sharding: nowhere is no table"):
-        sharding_plan(lowering, {"nowhere": "row_wise"})

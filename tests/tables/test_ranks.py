@@ -70,12 +70,12 @@ def test_two_processes_train_what_one_trains(trained: dict[str, Path], other: st
 def test_the_rows_lie_where_the_plan_says(trained: dict[str, Path]) -> None:
     files = sorted(path.name for path in trained["two"].glob("*.safetensors"))
     assert files == [
-        "items.0-30.safetensors",
-        "own.0-19.safetensors",
-        "own.19-38.safetensors",
+        "items%2Eitem.0-30.safetensors",
+        "own%2Etype.0-19.safetensors",
+        "own%2Etype.19-38.safetensors",
         "shared.0-51.safetensors",
         "shared.51-101.safetensors",
-        "tiny%2Etable.0-1.safetensors",
+        "tiny%2Etable%2Eflag.0-1.safetensors",
     ]
 
 

@@ -63,7 +63,7 @@ def test_a_missing_rank_is_named(declared, tmp_path: Path) -> None:
 
 def test_a_truncated_file_and_a_missing_index_are_named(declared, tmp_path: Path) -> None:
     write_state(reference(declared).export_state(), tmp_path)
-    path = next(tmp_path.glob("own.*.safetensors"))
+    path = next(tmp_path.glob("own%2Etype.*.safetensors"))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(TrainingError, match=rf"{path.name} is damaged"):
         read_state(tmp_path)
@@ -103,13 +103,13 @@ def test_a_state_of_other_reads_tables_or_hash_is_refused(declared) -> None:
     grown = build_tables(
         declared.features, wider, vocabularies=declared.vocabularies, engine="reference"
     )
-    with pytest.raises(TrainingError, match=r"tables\.own has 38 rows of width 4, the saved"):
+    with pytest.raises(TrainingError, match=r"tables\.own\.type has 38 rows of width 4, the saved"):
         grown.load_table_state(state)
 
 
 def test_a_state_of_another_vocabulary_is_refused(declared) -> None:
     other = {"item": build_vocabulary("item", range(1, 21))}
-    with pytest.raises(TrainingError, match="items <- item#0 vocabulary"):
+    with pytest.raises(TrainingError, match=r"items\.item <- item#0 index vocabulary"):
         reference(declared, vocabularies=other).load_table_state(reference(declared).export_state())
 
 

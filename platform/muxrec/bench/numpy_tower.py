@@ -87,8 +87,9 @@ class NumpyTower:
     def _pool(
         self, feature: FeatureSpec, ids: npt.NDArray[np.int64], mask: Float32Array
     ) -> Float32Array:
-        weight = self.tables[feature.table or ""]
-        if feature.name in self.vocabularies:
+        own = f"{feature.table}.{feature.name}"
+        weight = self.tables[own if own in self.tables else feature.table or ""]
+        if own in self.tables:
             rows = self.vocabularies[feature.name].lookup(ids)
             mask = mask * (rows >= 0)
             probes = [np.maximum(rows, 0)]

@@ -18,9 +18,10 @@ from muxrec.bench.report import Table, write_report
 from muxrec.bench.train_step_peers import peer_steps
 from muxrec.errors import MuxrecError
 from muxrec.spec.features import FeatureSpec, TableSpec
+from muxrec.tables.addressing import HashedRows, RowBags
 from muxrec.tables.bags import Bags
 from muxrec.tables.build import Engine, Tables, build_tables
-from muxrec.tables.fused import FusedTables
+from muxrec.tables.fused import FusedPart, FusedTables
 
 PLAIN, TBE, TBE_SPLIT = (
     "TorchRec EmbeddingBagCollection, rows given, no optimiser",
@@ -139,11 +140,18 @@ def _steps(shape: Shape, batch_size: int) -> dict[str, Step]:
         torch.autograd.backward(list(reference(batch).values()), gradients)
         optimizer.step()
 
-    rows = cast(FusedTables, fused).address(batch)
+    rows = _addressed(cast(FusedTables, fused), batch)
     plain, one, split = peer_steps(
         rows.rows, rows.offsets, gradients, table_rows=shape.rows, width=shape.width
     )
     return {PLAIN: plain, TBE: one, TBE_SPLIT: split, OURS: ours, REFERENCE: plain_torch}
+
+
+def _addressed(tables: FusedTables, batch: dict[str, Bags]) -> RowBags:
+    """The rows that the unified table's reads come to, for peers that are given them."""
+    part = cast(FusedPart, tables.parts[0])
+    address = cast(HashedRows, part.addresses[0])
+    return address(batch, tables.vectors.find(batch), 0)
 
 
 def _batch(shape: Shape, batch_size: int) -> dict[str, Bags]:

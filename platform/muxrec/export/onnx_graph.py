@@ -21,8 +21,8 @@ from muxrec.export.quantise import quantise_rows, tables_of
 from muxrec.features.arrays import ItemArrays
 from muxrec.model import ItemModel
 from muxrec.spec.hashing import HASH_VERSION
-from muxrec.tables.features import pool_padded
-from muxrec.tables.reference import TableGroup
+from muxrec.tables.features import Gathers
+from muxrec.tables.held import TableGroup
 
 EXTERNAL_BYTES = 64 * 2**20
 """Weights above this lie in ``item_tower.onnx.data``, which onnxruntime maps and does not copy."""
@@ -37,9 +37,8 @@ class ServedGroup(nn.Module):
 
     def __init__(self, group: TableGroup) -> None:
         super().__init__()
-        self.address, self.poolings = group.address, group.poolings
-        self.features = group.group.features
-        self.width, self.is_int8 = group.group.table.width, group.group.table.int8
+        self.address, self.features = group.address, group.features
+        self.width, self.is_int8 = group.group.table.width, group.group.table.serve == "int8"
         weight = group.weight.detach()
         if self.is_int8:
             codes, scales = quantise_rows(weight)
@@ -48,16 +47,13 @@ class ServedGroup(nn.Module):
         else:
             self.register_buffer("codes", weight)
 
-    def forward(self, name: str, ids: Tensor, mask: Tensor) -> Tensor:
-        """Pooled reads of feature ``name``, float32 ``[B, P * d]``, from padded ids ``[B, L]``."""
-        rows, mask = self.address.padded(name, ids, mask)
-        if self.is_int8:
-            flat = rows.flatten()
-            codes = self.codes.index_select(0, flat).to(torch.float32)
-            gathered = (codes * self.scales.index_select(0, flat)).view(*rows.shape, self.width)
-        else:
-            gathered = F.embedding(rows, self.codes)
-        return pool_padded(gathered, mask, self.poolings[name])
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows ``[..., d]`` by number."""
+        if not self.is_int8:
+            return F.embedding(rows, self.codes)
+        flat = rows.flatten()
+        codes = self.codes.index_select(0, flat).to(torch.float32)
+        return (codes * self.scales.index_select(0, flat)).view(*rows.shape, self.width)
 
 
 class ServedGraph(nn.Module):
@@ -70,8 +66,10 @@ class ServedGraph(nn.Module):
     def __init__(self, model: ItemModel) -> None:
         super().__init__()
         self.tower = model.tower
-        self.combine = tables_of(model).combine
-        self.groups = nn.ModuleList(ServedGroup(g) for g in tables_of(model).table_groups())
+        self.vectors = tables_of(model).vectors
+        self.groups = nn.ModuleList(
+            ServedGroup(cast(TableGroup, group)) for group in tables_of(model).table_groups()
+        )
         self.features = model.tower.features
 
     @property
@@ -86,12 +84,13 @@ class ServedGraph(nn.Module):
         sparse = [f.name for f in self.features if f.is_sparse]
         dense = [f.name for f in self.features if not f.is_sparse]
         masks = {name: inputs[f"{name}.mask"] for name in sparse}
-        pooled = [
-            {n: group(n, inputs[f"{n}.ids"], masks[n]) for n in group.features}
-            for group in cast(list[ServedGroup], list(self.groups))
-        ]
+        groups = cast("list[Gathers]", list(self.groups))
+        vectors = {
+            name: self.vectors.padded(name, inputs[f"{name}.ids"], masks[name], groups)
+            for name in sparse
+        }
         output = self.tower.forward_features(
-            self.combine(pooled) if sparse else {},
+            vectors,
             {name: mask.sum(dim=1) > 0 for name, mask in masks.items()},
             {name: inputs[f"{name}.values"] for name in dense},
             {name: inputs[f"{name}.present"] > 0 for name in dense},

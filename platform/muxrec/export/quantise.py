@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from muxrec.model import ItemModel
+from muxrec.tables.held import TableGroup
 from muxrec.tables.reference import ReferenceTables
 
 LEVELS = 127
@@ -60,10 +61,11 @@ def served_model(model: ItemModel) -> ItemModel:
     Returns:
         ``model`` itself where no table is declared int8, else a copy.
     """
-    if not any(group.group.table.int8 for group in tables_of(model).table_groups()):
+    if not any(group.group.table.serve == "int8" for group in tables_of(model).table_groups()):
         return model
     served = copy.deepcopy(model)
     for group in tables_of(served).table_groups():
-        if group.group.table.int8:
-            group.weight.copy_(quantise_rows(group.weight).rows())
+        if group.group.table.serve == "int8":
+            weight = cast(TableGroup, group).weight
+            weight.copy_(quantise_rows(weight).rows())
     return served

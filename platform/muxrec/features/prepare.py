@@ -40,7 +40,8 @@ class Prepared:
         table: Catalogue rows; row number = position of the item everywhere.
         arrays: Encoded features of all items.
         encoder: The encoder that made them; raw items go through it too.
-        vocabularies: Feature name -> known ids, for features that read a ``full`` table.
+        vocabularies: Feature name -> ids of the catalogue and how often training pairs hold them,
+            for every feature that reads a table.
         known_ids: Item keys seen in training pairs, int64, sorted.
         text_encoders: Text feature name -> folder of its exported encoder.
     """
@@ -76,13 +77,30 @@ def prepare_items(recipe: Recipe, snapshot: PairsAndItems, *, cache: Path) -> Pr
     encoders = {name: TextEncoder(folder, threads=threads) for name, folder in folders.items()}
     encoder = FeatureEncoder(recipe.features, known, _integer_columns(table), encoders, cache=cache)
     arrays = encoder.encode(table)
-    full = {spec.name for spec in recipe.tables if spec.method == "full"}
+    counts = _pair_counts(arrays.item_keys, pairs)
     vocabularies = {
-        feature.name: build_vocabulary(feature.name, arrays.sparse[feature.name].ids)
+        feature.name: _vocabulary(feature.name, arrays, counts)
         for feature in recipe.features
-        if feature.table in full
+        if feature.is_sparse
     }
     return Prepared(table, arrays, encoder, vocabularies, known, folders)
+
+
+def _pair_counts(item_keys: Int64Array, pairs: pa.Table) -> Int64Array:
+    """How many training pairs hold each item, int64 ``[C]``."""
+    ends = [pairs.column(name).to_numpy() for name in ("item_a", "item_b")]
+    keys, counts = np.unique(np.concatenate(ends), return_counts=True)
+    found = np.zeros(len(item_keys), dtype=np.int64)
+    at = np.searchsorted(keys, item_keys)
+    hit = at < len(keys)
+    hit[hit] = keys[at[hit]] == item_keys[hit]
+    found[hit] = counts[at[hit]]
+    return found
+
+
+def _vocabulary(name: str, arrays: ItemArrays, counts: Int64Array) -> Vocabulary:
+    bags = arrays.sparse[name]
+    return build_vocabulary(name, bags.ids, counts=np.repeat(counts, np.diff(bags.offsets)))
 
 
 def _integer_columns(table: pa.Table) -> frozenset[str]:

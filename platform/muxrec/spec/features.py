@@ -7,12 +7,45 @@ belongs to a modality; an item without any value in a modality lacks that modali
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from muxrec.spec.budget import parse_budget
+from muxrec.spec.table_methods import METHOD_SPECS, MethodSpec, option_faults
 
 FeatureKind = Literal["id", "bag", "tokens", "number", "vector", "text", "image"]
 Modality = Literal["id", "text", "image", "attributes"]
-TableMethod = Literal["full", "hashed", "unified"]
+TableMethod = Literal[
+    "full",
+    "hashed",
+    "unified",
+    "narrow",
+    "mde",
+    "qr",
+    "tt",
+    "dhe",
+    "robe",
+    "hash_embedding",
+    "memcom",
+    "adapt",
+    "dedup",
+    "dpq",
+    "mgqe",
+    "cce",
+    "int8",
+    "int16",
+    "alpt",
+    "autodim",
+    "optembed",
+    "deeplight",
+    "autosrh",
+    "pep",
+    "cafe",
+]
+ServeFormat = Literal["fp32", "fp16", "int8", "int4", "int2", "csr"]
+Sharding = Literal[
+    "auto", "row_wise", "table_wise", "column_wise", "data_parallel", "table_row_wise", "grid"
+]
 
 SPARSE_KINDS: tuple[FeatureKind, ...] = ("id", "bag", "tokens", "number")
 DENSE_KINDS: tuple[FeatureKind, ...] = ("vector", "text", "image")
@@ -72,22 +105,37 @@ class TableSpec:
 
     Attributes:
         name: Unique name.
-        method: ``full`` one row per known id, no collisions, unknown ids are dropped from the bag;
-            ``hashed`` one feature's own hashed table; ``unified`` one hashed table that many
-            features share (the multiplexed table).
-        width: Numbers per row.
-        rows: Physical rows of a hashed or unified table; None for ``full``, whose rows are the
-            vocabulary found in the training data.
+        method: A method of ``muxrec methods``.
+        width: Numbers per row of a hashed or unified table; with every other method, numbers of the
+            feature's vector.
+        rows: Physical rows, for methods that have them as their size; None where a budget decides
+            or the vocabulary found in the training data does.
+        budget: Bytes that the served table may take, e.g. ``2MB``, or its share of the readers'
+            full tables, e.g. ``10%``; sets the method's size. The dictionary of known ids is not
+            part of it.
+        options: The method's options, by name.
         init: Rows start uniform in ``[-init, init]``.
-        serve_dtype: What rows become in the exported graph: ``fp32`` or ``int8`` (row scales).
+        sharding: How the rows are cut over processes; None for the method's own choice.
+        serve_dtype: What rows become in the exported graph: ``fp32``, ``fp16``, ``int8``, ``int4``
+            or ``int2`` codes with scales.
+        serve_group: Numbers that share a scale; 0 for one scale per row. A multiple of the width
+            lets rows share one, which narrow rows need to gain anything.
     """
 
     name: str
     method: TableMethod
     width: int
     rows: int | None = None
+    budget: str | None = None
+    options: dict[str, float] = field(default_factory=dict[str, float])
     init: float = 0.05
-    serve_dtype: Literal["fp32", "int8"] = "fp32"
+    sharding: Sharding | None = None
+    serve_dtype: ServeFormat = "fp32"
+    serve_group: int = 0
+
+    def option(self, name: str) -> float:
+        """The option ``name``, or the method's default."""
+        return self.options.get(name, METHOD_SPECS[self.method].options[name].default)
 
 
 def check_features(features: tuple[FeatureSpec, ...], tables: tuple[TableSpec, ...]) -> list[str]:
@@ -101,13 +149,7 @@ def check_features(features: tuple[FeatureSpec, ...], tables: tuple[TableSpec, .
         found = _sparse_faults(feature, by_name) if feature.is_sparse else _dense_faults(feature)
         faults += [f"features.{at}.{fault}" for fault in found]
     for table in tables:
-        readers = [f.name for f in features if f.table == table.name]
-        if table.method != "unified" and len(readers) > 1:
-            faults.append(
-                f"tables: {table.name} is {table.method} and read by {', '.join(readers)}: "
-                "only a unified table is shared; declare one table per feature"
-            )
-        if not readers:
+        if all(feature.table != table.name for feature in features):
             faults.append(f"tables: {table.name} is read by no feature: remove it or use it")
     return faults
 
@@ -119,13 +161,32 @@ def _duplicates(path: str, names: list[str]) -> list[str]:
 
 def _table_faults(table: TableSpec) -> list[str]:
     faults: list[str] = []
+    method = METHOD_SPECS[table.method]
     if table.width < 1:
         faults.append(f"width must be positive, got {table.width}")
-    if table.method == "full" and table.rows is not None:
-        faults.append("rows is decided by the vocabulary of a full table: leave it out")
-    if table.method != "full" and (table.rows is None or not 1 <= table.rows < 2**31):
-        faults.append(f"rows must be in [1, 2**31) for a {table.method} table, got {table.rows}")
-    return faults
+    if table.serve_group < 0:
+        faults.append(f"serve_group must not be negative, got {table.serve_group}")
+    if table.serve_dtype == "csr":
+        faults.append("serve_dtype: csr is chosen by the methods that prune; leave it out")
+    faults += option_faults(table.method, table.options)
+    return [*faults, *_size_faults(table, method)]
+
+
+def _size_faults(table: TableSpec, method: MethodSpec) -> list[str]:
+    """The size is given once: by rows, by the option that is the method's size, or by a budget."""
+    if table.budget is not None:
+        try:
+            parse_budget(table.budget)
+        except ValueError as error:
+            return [f"budget: {error}"]
+        given = ["rows"] if table.rows is not None else []
+        given += [f"options.{name}" for name in table.options if name == method.free]
+        return [f"budget: it sets {given[0]}: leave one of them out"] if given else []
+    if method.takes_rows and (table.rows is None or not 1 <= table.rows < 2**31):
+        return [f"rows must be in [1, 2**31) for a {table.method} table, got {table.rows}"]
+    if not method.takes_rows and table.rows is not None:
+        return [f"rows is decided by the vocabulary of a {table.method} table: leave it out"]
+    return []
 
 
 def _sparse_faults(feature: FeatureSpec, tables: dict[str, TableSpec]) -> list[str]:
@@ -136,8 +197,8 @@ def _sparse_faults(feature: FeatureSpec, tables: dict[str, TableSpec]) -> list[s
         faults.append(f"table: {feature.table} is not a declared table (known: {known})")
     if feature.probes < 1:
         faults.append(f"probes must be positive, got {feature.probes}")
-    if table is not None and table.method == "full" and feature.probes != 1:
-        faults.append("probes: a full table has one row per id: leave probes at 1")
+    if table is not None and feature.probes != 1 and not METHOD_SPECS[table.method].has_probes:
+        faults.append(f"probes: a {table.method} table has no probes: leave probes at 1")
     if feature.max_length < 1:
         faults.append(f"max_length must be positive, got {feature.max_length}")
     if feature.kind == "number" and list(feature.boundaries) != sorted(set(feature.boundaries)):

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from muxrec.spec import hashing
-from muxrec.tables.bags import Bags
+from muxrec.spec.vocabulary import Vocabulary
+from muxrec.tables.bags import Bags, join_weights
 from muxrec.tables.hash_cpu import hash_rows_in_place, start_seeds
 from muxrec.tables.hash_torch import hash_rows
 from muxrec.tables.lowering import Group
-from muxrec.tables.methods import HashAddress, VocabularyAddress
+from muxrec.tables.methods.addresses import Address, HashAddress, VocabularyIndex
+
+
+class Found(NamedTuple):
+    """The ids of one feature that its table knows, in bags.
+
+    Attributes:
+        ids: Raw ids, int64 ``[N]``.
+        indices: Each one's row in the feature's vocabulary, int64 ``[N]``; None without one.
+        offsets: Bag starts, int64 ``[B + 1]``.
+        weights: Weight of each id, float32 ``[N]``; None for 1.
+    """
+
+    ids: Tensor
+    indices: Tensor | None
+    offsets: Tensor
+    weights: Tensor | None
 
 
 class RowBags(NamedTuple):
-    """Rows to read, read-major: bag ``s * B + b`` belongs to read s of item b.
+    """Rows to read, read-major: bag ``s * B + b`` belongs to read s of bag b.
 
     Attributes:
         rows: Rows, int64 ``[M]``.
         offsets: Bag starts, int64 ``[S * B + 1]``.
+        weights: Weight of each row, float32 ``[M]``; None for 1.
     """
 
     rows: Tensor
     offsets: Tensor
+    weights: Tensor | None = None
 
 
 class JoinedBags(NamedTuple):
@@ -37,12 +55,14 @@ class JoinedBags(NamedTuple):
         offsets: Bag starts, int64 ``[F * B + 1]``.
         counts: Ids of each feature, int64 ``[F]``.
         batch_size: B.
+        weights: Weight of each id, float32 ``[N]``; None for 1.
     """
 
     ids: Tensor
     offsets: Tensor
     counts: Tensor
     batch_size: int
+    weights: Tensor | None = None
 
 
 def join_features(sparse: Mapping[str, Bags], names: tuple[str, ...]) -> JoinedBags:
@@ -58,13 +78,13 @@ def join_features(sparse: Mapping[str, Bags], names: tuple[str, ...]) -> JoinedB
         found = ", ".join(f"{name} {sparse[name].batch_size}" for name in names)
         raise ValueError(f"all features must have the same number of bags, got {found}")
     if len(parts) == 1:
-        ids, offsets = parts[0]
-        return JoinedBags(ids, offsets, offsets[-1:], offsets.numel() - 1)
+        ids, offsets, weights = parts[0]
+        return JoinedBags(ids, offsets, offsets[-1:], offsets.numel() - 1, weights)
     each = torch.cat([part.offsets for part in parts]).view(len(parts), -1)
     counts = each[:, -1]
     offsets = _offsets_on_cpu(each) if each.device.type == "cpu" else _offsets(each)
-    batch_size = each.shape[1] - 1
-    return JoinedBags(torch.cat([part.ids for part in parts]), offsets, counts, batch_size)
+    ids, weights = torch.cat([part.ids for part in parts]), join_weights(parts)
+    return JoinedBags(ids, offsets, counts, each.shape[1] - 1, weights)
 
 
 def _offsets(each: Tensor) -> Tensor:
@@ -85,6 +105,50 @@ def _offsets_on_cpu(each: Tensor) -> Tensor:
     return torch.from_numpy(offsets)
 
 
+class KnownIds(nn.Module):
+    """Drops the ids that a feature's table does not know and finds the index of the others.
+
+    Args:
+        known: Vocabulary of each feature that has one.
+    """
+
+    def __init__(self, known: Mapping[str, Vocabulary]) -> None:
+        super().__init__()
+        self._place = {name: at for at, name in enumerate(known)}
+        # A list, since a ModuleDict refuses names such as ``type``.
+        self.indices = nn.ModuleList(VocabularyIndex(words) for words in known.values())
+
+    def index_of(self, name: str) -> VocabularyIndex | None:
+        """The index module of a feature; None where every id is known."""
+        at = self._place.get(name)
+        return None if at is None else cast(VocabularyIndex, self.indices[at])
+
+    def forward(self, name: str, bags: Bags) -> Found:
+        """The known ids of ``bags``."""
+        module = self.index_of(name)
+        if module is None:
+            return Found(bags.ids, None, bags.offsets, bags.weights)
+        index = module(bags.ids)
+        known = index >= 0
+        if bool(known.all()):
+            return Found(bags.ids, index, bags.offsets, bags.weights)
+        weights = None if bags.weights is None else bags.weights[known]
+        return Found(bags.ids[known], index[known], kept_offsets(known, bags.offsets), weights)
+
+    def padded(self, name: str, ids: Tensor, mask: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Index of padded ids ``[B, L]``, 0 where unknown, and the mask of the known ones."""
+        module = self.index_of(name)
+        if module is None:
+            return None, mask
+        index = module(ids)
+        return index.clamp(min=0), mask * (index >= 0).to(mask.dtype)
+
+
+def kept_offsets(keep: Tensor, offsets: Tensor) -> Tensor:
+    """Bag starts after the ids that are not kept, bool ``[N]``, were taken out."""
+    return torch.cat([offsets.new_zeros(1), keep.cumsum(0)])[offsets]
+
+
 class HashedRows(nn.Module):
     """Addresses of a group whose reads are all hashed: one vectorised call for all of them.
 
@@ -98,74 +162,107 @@ class HashedRows(nn.Module):
 
     def __init__(self, group: Group) -> None:
         super().__init__()
-        seeds = [read.address.seed for read in group.reads if isinstance(read.address, HashAddress)]
+        seeds = [cast(HashAddress, read.address).seed for read in group.reads]
         places = [group.features.index(read.feature) for read in group.reads]
         self.rows = group.table.rows
+        self.names = tuple(read.feature for read in group.reads)
         self.probes = {name: places.count(at) for at, name in enumerate(group.features)}
         self.first = {name: places.index(at) for at, name in enumerate(group.features)}
         self._starts = start_seeds(np.array(seeds, dtype=np.int64))
         self.register_buffer("seeds", torch.tensor(seeds), persistent=False)
         self.register_buffer("slot_features", torch.tensor(places), persistent=False)
 
-    def forward(self, bags: JoinedBags) -> RowBags:
-        """Rows of every read; ``bags`` are joined by read, so a feature comes once per probe."""
+    def forward(
+        self,
+        sparse: Mapping[str, Bags],
+        found: Mapping[str, Found],  # noqa: ARG002 - one protocol
+        size: int,  # noqa: ARG002 - one protocol
+    ) -> RowBags:
+        """Rows of every read."""
+        bags = join_features(sparse, self.names)
         if bags.ids.device.type == "cpu":
             starts = self._starts.repeat(bags.counts.numpy())
             rows = hash_rows_in_place(bags.ids.numpy().view(np.uint64), starts, self.rows)
-            return RowBags(torch.from_numpy(rows), bags.offsets)
+            return RowBags(torch.from_numpy(rows), bags.offsets, bags.weights)
         seeds = self.seeds.repeat_interleave(bags.counts, output_size=bags.ids.numel())
-        return RowBags(hash_rows(bags.ids, seeds, self.rows), bags.offsets)
+        return RowBags(hash_rows(bags.ids, seeds, self.rows), bags.offsets, bags.weights)
 
-    def padded(self, name: str, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows int64 ``[B, L, P]`` of feature ``name`` and the mask of its ids, ``[B, L]``."""
+    def padded(self, name: str, ids: Tensor, index: Tensor | None) -> tuple[Tensor, None]:  # noqa: ARG002
+        """Rows int64 ``[B, L, P]`` of feature ``name``."""
         first = self.first[name]
         seeds = self.seeds[first : first + self.probes[name]]
-        return hash_rows(ids[:, :, None], seeds, self.rows), mask
+        return hash_rows(ids[:, :, None], seeds, self.rows), None
 
 
-class VocabularyRows(nn.Module):
-    """Addresses of a full table: one hash, one gather and one comparison per id.
-
-    Attributes:
-        keys: Ids, int64 ``[buckets, slots]``.
-        places: Row of each key plus one, int64 ``[buckets, slots]``; 0 in free places.
-    """
-
-    keys: Tensor
-    places: Tensor
+class MappedRows(nn.Module):
+    """Addresses of any kind, read by read."""
 
     def __init__(self, group: Group) -> None:
         super().__init__()
-        address = group.reads[0].address
-        if not isinstance(address, VocabularyAddress):
-            raise TypeError(f"{group.table.name} is not addressed by a vocabulary: {address}")
-        vocabulary = address.vocabulary
-        self.seed = hashing.probe_seed(vocabulary.feature, 0)
-        self.buckets = len(vocabulary.keys)
-        self.register_buffer("keys", torch.from_numpy(vocabulary.keys), persistent=False)
-        self.register_buffer("places", torch.from_numpy(vocabulary.rows + 1), persistent=False)
+        self.rows, self.is_per_id = group.table.rows, group.is_per_id
+        self.names = tuple(read.feature for read in group.reads)
+        self.addresses = nn.ModuleList(read.address for read in group.reads)
 
-    def lookup(self, ids: Tensor) -> Tensor:
-        """Row of each id plus one, int64, the shape of ``ids``; 0 where it is unknown."""
-        buckets = hash_rows(ids, self.seed, self.buckets)
-        hit = self.keys[buckets] == ids[..., None]
-        return torch.where(hit, self.places[buckets], 0).sum(dim=-1)
+    def forward(
+        self,
+        sparse: Mapping[str, Bags],  # noqa: ARG002 - one protocol
+        found: Mapping[str, Found],
+        size: int,
+    ) -> RowBags:
+        """Rows of every read; for a group that is read per id, ``size`` bags of one row at most."""
+        parts = [
+            self._read(cast(Address, address), found[name], size)
+            for name, address in zip(self.names, self.addresses, strict=True)
+        ]
+        return join_rows(parts)
 
-    def forward(self, bags: JoinedBags) -> RowBags:
-        """Rows of the known ids; the others are dropped from their bags."""
-        places = self.lookup(bags.ids)
-        known = places > 0
-        kept = torch.cat([bags.offsets.new_zeros(1), known.cumsum(0)])
-        return RowBags(places[known] - 1, kept[bags.offsets])
+    def _read(self, address: Address, found: Found, size: int) -> RowBags:
+        rows, offsets, weights = address(found.ids, found.indices, self.rows), found.offsets, None
+        if self.is_per_id:
+            offsets = _singles(rows.numel(), size, rows.device)
+        else:
+            weights = found.weights
+        if address.drops:
+            keep = rows >= 0
+            rows, offsets = rows[keep], kept_offsets(keep, offsets)
+            weights = None if weights is None else weights[keep]
+        return RowBags(rows, offsets, weights)
 
-    def padded(self, name: str, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - one protocol
-        """Rows int64 ``[B, L, 1]`` and the mask of the known ids, ``[B, L]``."""
-        places = self.lookup(ids)
-        known = (places > 0).to(mask.dtype)
-        return (places - known.to(places.dtype))[:, :, None], mask * known
+    def padded(self, name: str, ids: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Rows int64 ``[B, L, P]`` of feature ``name``, and whether each is read, or None."""
+        mine = [
+            cast(Address, address)
+            for feature, address in zip(self.names, self.addresses, strict=True)
+            if feature == name
+        ]
+        rows = torch.stack([address(ids, index, self.rows) for address in mine], dim=-1)
+        if not any(address.drops for address in mine):
+            return rows, None
+        return rows.clamp(min=0), rows >= 0
 
 
-def addressing(group: Group) -> HashedRows | VocabularyRows:
-    """The module that turns the group's ids into rows."""
-    hashed = isinstance(group.reads[0].address, HashAddress)
-    return HashedRows(group) if hashed else VocabularyRows(group)
+def _singles(count: int, size: int, device: torch.device) -> Tensor:
+    """Bag starts of ``count`` bags of one and then empty ones, ``size`` bags in all."""
+    return torch.arange(size + 1, device=device).clamp(max=count)
+
+
+def join_rows(parts: Sequence[RowBags]) -> RowBags:
+    """The bags of ``parts`` one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    start, offsets = 0, [parts[0].offsets[:1]]
+    for part in parts:
+        offsets.append(part.offsets[1:] + start)
+        start += part.rows.numel()
+    weights = None
+    if any(part.weights is not None for part in parts):
+        weights = torch.cat(
+            [torch.ones(p.rows.shape[0]) if p.weights is None else p.weights for p in parts]
+        )
+    return RowBags(torch.cat([part.rows for part in parts]), torch.cat(offsets), weights)
+
+
+def addressing(group: Group) -> HashedRows | MappedRows:
+    """The module that turns ids into the group's rows."""
+    hashed = all(isinstance(read.address, HashAddress) for read in group.reads)
+    return HashedRows(group) if hashed and not group.is_per_id else MappedRows(group)

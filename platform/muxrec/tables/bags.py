@@ -16,10 +16,14 @@ class Bags(NamedTuple):
     Attributes:
         ids: Raw ids, int64 ``[N]``; bag b is ``ids[offsets[b]:offsets[b + 1]]``.
         offsets: Bag starts, int64 ``[B + 1]``, rising from 0 to N; an empty bag is a missing value.
+        weights: Weight of each id, float32 ``[N]``, at least 0 and without gradient; None for 1.
+            ``sum`` adds weighted vectors, ``mean`` divides by the sum of the weights, ``sqrt`` by
+            the root of the sum of their squares.
     """
 
     ids: Tensor
     offsets: Tensor
+    weights: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -32,7 +36,8 @@ class Bags(NamedTuple):
 
     def to(self, device: torch.device | str) -> Bags:
         """The same bags on ``device``."""
-        return Bags(self.ids.to(device), self.offsets.to(device))
+        weights = None if self.weights is None else self.weights.to(device)
+        return Bags(self.ids.to(device), self.offsets.to(device), weights)
 
 
 def bags_from_jagged(jagged: Jagged, device: torch.device | str = "cpu") -> Bags:
@@ -41,11 +46,14 @@ def bags_from_jagged(jagged: Jagged, device: torch.device | str = "cpu") -> Bags
     return Bags(ids, offsets).to(device)
 
 
-def bags_from_lists(values: list[list[int]]) -> Bags:
+def bags_from_lists(values: list[list[int]], weights: list[list[float]] | None = None) -> Bags:
     """Bags of Python lists, one per item; an empty list is an empty bag."""
     lengths = torch.tensor([0, *map(len, values)], dtype=torch.int64)
     ids = torch.tensor([i for bag in values for i in bag], dtype=torch.int64)
-    return Bags(ids, lengths.cumsum(0))
+    if weights is None:
+        return Bags(ids, lengths.cumsum(0))
+    factors = torch.tensor([w for bag in weights for w in bag], dtype=torch.float32)
+    return Bags(ids, lengths.cumsum(0), factors)
 
 
 def join_bags(parts: list[Bags]) -> Bags:
@@ -58,4 +66,14 @@ def join_bags(parts: list[Bags]) -> Bags:
         raise ValueError("no bags to join: give at least one part")
     lengths = torch.cat([part.lengths() for part in parts])
     start = lengths.new_zeros(1)
-    return Bags(torch.cat([part.ids for part in parts]), torch.cat([start, lengths.cumsum(0)]))
+    offsets = torch.cat([start, lengths.cumsum(0)])
+    return Bags(torch.cat([part.ids for part in parts]), offsets, join_weights(parts))
+
+
+def join_weights(parts: list[Bags]) -> Tensor | None:
+    """The weights of ``parts`` one after another, 1 where a part has none; None if none has."""
+    if all(part.weights is None for part in parts):
+        return None
+    return torch.cat(
+        [torch.ones(p.ids.shape[0]) if p.weights is None else p.weights for p in parts]
+    )

@@ -5,29 +5,34 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from muxrec.errors import MissingExtraError, RecipeError
+from muxrec.errors import MissingExtraError
 from muxrec.spec.features import FeatureSpec, TableSpec
+from muxrec.spec.table_methods import METHOD_SPECS
 from muxrec.spec.vocabulary import Vocabulary
 from muxrec.tables.bags import Bags
-from muxrec.tables.fused import FusedTables, check_widths
-from muxrec.tables.lowering import Lowering, lower
+from muxrec.tables.features import Vectors
+from muxrec.tables.fused import FusedTables
+from muxrec.tables.lowering import Lowering, Place, lower
 from muxrec.tables.optimizer import TableOptimizer
 from muxrec.tables.reference import ReferenceTables
-from muxrec.tables.state import TableState
+from muxrec.tables.state import TableRows, TableState
 
 logger = logging.getLogger("muxrec.tables")
 
 Engine = Literal["auto", "torchrec", "reference"]
-Sharding = Literal["row_wise", "table_wise"]
 
 
 class Tables(Protocol):
     """What every engine's module offers; see :class:`muxrec.tables.reference.ReferenceTables`."""
+
+    lowering: Lowering
+    vectors: Vectors
 
     @property
     def widths(self) -> dict[str, int]:
@@ -40,6 +45,10 @@ class Tables(Protocol):
 
     def table_optimizer(self) -> TableOptimizer:
         """What applies the tables' gradients."""
+        ...
+
+    def local_tables(self) -> dict[str, TableRows]:
+        """The rows held here, as views that can be written to."""
         ...
 
     def row_ranges(self) -> dict[str, tuple[int, int]]:
@@ -64,7 +73,7 @@ def build_tables(
     seed: int = 0,
     lr: float = 0.05,
     device: torch.device | str = "cpu",
-    sharding: Mapping[str, Sharding] | None = None,
+    places: Mapping[str, Place] | None = None,
 ) -> nn.Module:
     """Tables of the sparse ``features``; the same numbers whichever engine runs them.
 
@@ -75,49 +84,56 @@ def build_tables(
         features: Declared features; dense ones are left aside.
         tables: Declared tables; those that no feature reads are left aside.
         vocabularies: Feature name -> known ids, for features on full tables.
-        engine: ``torchrec``, ``reference``, or ``auto``: torchrec where it is installed and can
-            hold the tables' widths; the choice is logged.
+        engine: ``torchrec``, ``reference``, or ``auto``: torchrec where it is installed; the choice
+            is logged.
         seed: Seed of the initial rows.
         lr: Learning rate of the tables' row-wise Adagrad.
         device: Where the tables live.
-        sharding: Table name -> how it is cut over processes; the default is ``row_wise`` for hashed
-            and unified tables and ``table_wise`` for full ones.
+        places: Table name -> where its training is, for stages after the first.
 
     Returns:
         A module that follows :class:`Tables`.
 
     Raises:
-        RecipeError: A full table's vocabulary is not given.
+        RecipeError: A vocabulary that a table needs is not given.
         MissingExtraError: ``torchrec`` was asked for and is not installed.
-        TrainingError: ``torchrec`` was asked for and cannot hold a table's width.
     """
-    lowering = lower(features, tables, vocabularies)
+    lowering = lower(features, tables, vocabularies, places=places, seed=seed)
+    return tables_of(lowering, engine=engine, seed=seed, lr=lr, device=device)
+
+
+def tables_of(
+    lowering: Lowering,
+    *,
+    engine: Engine = "auto",
+    seed: int = 0,
+    lr: float = 0.05,
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """Tables of a lowering; see :func:`build_tables`."""
     picked = _pick(engine, lowering)
     logger.info("tables engine=%s asked=%s device=%s", picked, engine, device)
     if picked == "reference":
         return ReferenceTables(lowering, seed=seed, lr=lr).to(device)
-    check_widths(lowering)
     from muxrec.tables.sharded import make_kernel
 
-    where, plan = torch.device(device), sharding_plan(lowering, sharding or {})
-    kernel = make_kernel(lowering, lr=lr, device=where, sharding=plan)
-    return FusedTables(lowering, kernel, seed=seed).to(where)
+    where, plan = torch.device(device), sharding_plan(lowering)
+    make = partial(make_kernel, lr=lr, device=where, sharding=plan)
+    return FusedTables(lowering, make, seed=seed, lr=lr).to(where)
 
 
-def sharding_plan(lowering: Lowering, wanted: Mapping[str, Sharding]) -> dict[str, str]:
-    """How every physical table is cut: as ``wanted``, else by its method's default.
+def sharding_plan(lowering: Lowering) -> dict[str, str]:
+    """How every physical table is cut: as its recipe says, else by its method's default.
 
     A hashed table's rows are hit evenly, so equal ranges of rows are equal work; a full table's
     rows are not, and it is small.
     """
-    methods = {table.name: table.method for table in lowering.tables}
-    defaults = {
-        group.table.name: "table_wise" if methods.get(group.table.name) == "full" else "row_wise"
-        for group in lowering.groups
-    }
-    if unknown := sorted(set(wanted) - set(defaults)):
-        raise RecipeError(f"sharding: {unknown[0]} is no table (known: {', '.join(defaults)})")
-    return {**defaults, **wanted}
+    found = {}
+    for group in lowering.groups:
+        table = lowering.table_of(group.table.name).table
+        default = "table_wise" if METHOD_SPECS[table.method].needs_vocabulary else "row_wise"
+        found[group.table.name] = table.sharding or default
+    return found
 
 
 def has_torchrec() -> bool:
@@ -127,8 +143,7 @@ def has_torchrec() -> bool:
 
 def _pick(engine: Engine, lowering: Lowering) -> Engine:
     if engine == "auto":
-        fits = all(group.table.width % 4 == 0 for group in lowering.groups)
-        return "torchrec" if has_torchrec() and lowering.groups and fits else "reference"
+        return "torchrec" if has_torchrec() and lowering.groups else "reference"
     if engine == "torchrec" and not has_torchrec():
         raise MissingExtraError(
             "engine torchrec needs the packages torchrec and fbgemm-gpu: install the extras train "

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import torch
@@ -36,13 +37,20 @@ def write_state(state: TableState, folder: Path, *, rank: int = 0) -> None:
     for name, rows in state.tables.items():
         if rows.stop > rows.start:
             tensors = {"weight": rows.weight.contiguous(), "momentum": rows.momentum.contiguous()}
+            if rows.scale is not None:
+                tensors["scale"] = rows.scale.contiguous()
             save_file(tensors, folder / f"{_stem(name)}.{rows.start}-{rows.stop}.safetensors")
     if rank == 0:
         index = {
             "hash_version": state.hash_version,
             "reads": list(state.reads),
             "tables": {
-                name: {"rows": rows.total, "width": rows.weight.shape[1]}
+                name: {
+                    "rows": rows.total,
+                    "width": rows.weight.shape[1],
+                    "dtype": str(rows.weight.dtype).removeprefix("torch."),
+                    "has_scale": rows.scale is not None,
+                }
                 for name, rows in state.tables.items()
             },
         }
@@ -72,31 +80,35 @@ def read_state(folder: Path, *, ranges: RowRanges | None = None) -> TableState:
 
 
 def _read_rows(
-    folder: Path, name: str, shape: Mapping[str, int], start: int, stop: int
+    folder: Path, name: str, shape: Mapping[str, Any], start: int, stop: int
 ) -> TableRows:
-    weight, momentum = torch.empty(stop - start, shape["width"]), torch.empty(stop - start)
+    count = stop - start
+    wanted = {"weight": torch.empty(count, shape["width"], dtype=getattr(torch, shape["dtype"]))}
+    wanted["momentum"] = torch.empty(count)
+    if shape["has_scale"]:
+        wanted["scale"] = torch.empty(count)
     filled = 0
     for path, first, end in _files(folder, name):
         low, high = max(start, first), min(stop, end)
         if low >= high:
             continue
-        rows = _read_file(path, low - first, high - first)
-        weight[low - start : high - start] = rows[0]
-        momentum[low - start : high - start] = rows[1]
+        for key, found in _read_file(path, low - first, high - first, list(wanted)).items():
+            wanted[key][low - start : high - start] = found
         filled += high - low
-    if filled != stop - start:
+    if filled != count:
         raise TrainingError(
             f"{folder}: {filled} of rows {start}..{stop} of table {name} are there: a rank's file "
             "is missing or there twice"
         )
-    return TableRows(shape["rows"], start, weight, momentum)
+    return TableRows(
+        shape["rows"], start, wanted["weight"], wanted["momentum"], wanted.get("scale")
+    )
 
 
-def _read_file(path: Path, start: int, stop: int) -> tuple[Tensor, Tensor]:
+def _read_file(path: Path, start: int, stop: int, names: list[str]) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as opened:
-            weight, momentum = opened.get_slice("weight"), opened.get_slice("momentum")
-            return weight[start:stop], momentum[start:stop]
+            return {name: opened.get_slice(name)[start:stop] for name in names}
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"{path} is damaged: {error}") from error
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from muxrec.errors import TrainingError
 from muxrec.tables.addressing import (
+    Found,
     HashedRows,
+    MappedRows,
     RowBags,
-    VocabularyRows,
     addressing,
-    join_features,
+    join_rows,
 )
 from muxrec.tables.bags import Bags
-from muxrec.tables.features import Combine, divide_bags
-from muxrec.tables.initial import fill_initial
-from muxrec.tables.lowering import Lowering
+from muxrec.tables.features import Vectors, divide_bags
+from muxrec.tables.held import HeldOptimizer, held_tables, hold
+from muxrec.tables.initial import fill_initial, first_rows
+from muxrec.tables.lowering import Group, Lowering
 from muxrec.tables.state import TableRows, TableState, check_state, describe_reads
 
 
@@ -40,60 +41,73 @@ class Kernel(Protocol):
         ...
 
 
-class FusedOptimizer:
-    """The training loop's handle on an optimiser that lives inside backward."""
+MakeKernel = Callable[[tuple[Group, ...]], nn.Module]
 
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
+
+class FusedOptimizer:
+    """The training loop's handle on optimisers of which most live inside backward."""
+
+    def __init__(self, kernels: Sequence[Kernel], held: HeldOptimizer) -> None:
+        self.kernels, self.held = kernels, held
 
     def step(self) -> None:
-        """Nothing: backward has updated the rows."""
+        """Update the tables held in plain torch; backward has updated the others."""
+        self.held.step()
 
     def zero_grad(self) -> None:
-        """Nothing: there is no gradient to drop."""
+        """Drop the gradients of the tables held in plain torch."""
+        self.held.zero_grad()
 
     def set_lr(self, lr: float) -> None:
         """Change the learning rate from the next backward on."""
-        self.kernel.set_lr(lr)
+        self.held.set_lr(lr)
+        for kernel in self.kernels:
+            kernel.set_lr(lr)
 
 
 class FusedTables(nn.Module):
-    """Feature embeddings on a fused kernel; follows the same protocol as the reference.
+    """Feature embeddings on fused kernels; follows the same protocol as the reference.
 
     Every backward updates the rows that its forward read, so a forward that is not meant to train
-    runs under ``torch.no_grad``.
+    runs under ``torch.no_grad``. Tables in other storages than float32 rows are held in plain torch
+    by every process alike.
 
     Args:
         lowering: What is read from where.
-        kernel: What holds the rows.
+        make: Makes the kernel of some groups.
         seed: Seed of the initial rows.
+        lr: Learning rate of the tables.
     """
 
-    def __init__(self, lowering: Lowering, kernel: nn.Module, *, seed: int) -> None:
+    def __init__(self, lowering: Lowering, make: MakeKernel, *, seed: int, lr: float) -> None:
         super().__init__()
-        self.lowering = lowering
-        self.kernel = kernel
-        self.addresses = nn.ModuleList(addressing(group) for group in lowering.groups)
-        self.combine = Combine(lowering)
-        self._names = [tuple(read.feature for read in group.reads) for group in lowering.groups]
-        self._features = [name for group in lowering.groups for name in group.features]
-        self._place = {name: self._features.index(name) for name in lowering.widths}
-        self._chunks = [width for group in lowering.groups for width in group.chunks]
-        self._first_read = _first_reads(lowering)
-        self._reads = sum(len(names) for names in self._names)
-        with torch.no_grad():
-            for group in lowering.groups:
-                held = self._kernel.local_rows()[group.table.name]
-                fill_initial(held.weight, group.table, seed, start=held.start)
+        self.lowering, self.lr = lowering, lr
+        pooled = tuple(g for g in lowering.groups if _is_fused(g) and not g.is_per_id)
+        alone = tuple(g for g in lowering.groups if _is_fused(g) and g.is_per_id)
+        self.parts = nn.ModuleList(FusedPart(some, make(some)) for some in (pooled, alone) if some)
+        self.held = nn.ModuleList(
+            hold(group, lowering.poolings, first_rows(lowering, group, seed))
+            for group in lowering.groups
+            if not _is_fused(group)
+        )
+        self.vectors = Vectors(lowering)
+        self._is_simple = self.vectors.is_plain and not alone and not len(self.held)
+        self._fill(seed)
+
+    @torch.no_grad()
+    def _fill(self, seed: int) -> None:
+        held = self._fused_rows()
+        for group in filter(_is_fused, self.lowering.groups):
+            rows, values = held[group.table.name], self.lowering.values.get(group.table.name)
+            if values is None:
+                fill_initial(rows.weight, group.table, seed, start=rows.start)
+            else:
+                rows.weight.copy_(values[rows.start : rows.stop])
 
     @property
     def widths(self) -> dict[str, int]:
         """Width of each feature's vector."""
         return self.lowering.widths
-
-    @property
-    def _kernel(self) -> Kernel:
-        return cast(Kernel, self.kernel)
 
     def forward(self, sparse: Mapping[str, Bags]) -> dict[str, Tensor]:
         """Feature name -> vectors, float32 ``[B, width]``; zeros where a bag has no (known) id.
@@ -102,57 +116,63 @@ class FusedTables(nn.Module):
             KeyError: A feature is missing from ``sparse``.
             ValueError: The features have different numbers of bags.
         """
-        bags = self.address(sparse)
-        parts = self._kernel.sums(bags).split(self._chunks, dim=1)
-        if not _has_long_bag(bags.offsets):
-            return self._join(parts)
-        lengths = bags.offsets.diff().view(self._reads, -1)
-        poolings = self.lowering.poolings
-        return self._join(
-            [
-                divide_bags(part, lengths[first], poolings[name])
-                for name, part, first in zip(self._features, parts, self._first_read, strict=True)
-            ]
-        )
-
-    def address(self, sparse: Mapping[str, Bags]) -> RowBags:
-        """The rows of every read, read-major over all physical tables."""
-        found = [
-            cast("HashedRows | VocabularyRows", address)(join_features(sparse, names))
-            for address, names in zip(self.addresses, self._names, strict=True)
+        found = self.vectors.find(sparse)
+        size = self._size(found)
+        parts = [
+            each
+            for part in self.parts
+            for each in cast(FusedPart, part)(sparse, found, size, self.vectors.poolings)
         ]
-        if len(found) == 1:
-            return found[0]
-        starts = accumulate((bags.rows.numel() for bags in found), initial=0)
-        offsets = [bags.offsets[1:] + start for bags, start in zip(found, starts, strict=False)]
-        rows = torch.cat([bags.rows for bags in found])
-        return RowBags(rows, torch.cat([found[0].offsets[:1], *offsets]))
+        if self._is_simple and sum(map(len, parts)) == len(self.vectors.names):
+            merged = {name: rows for part in parts for name, rows in part.items()}
+            return {name: merged[name] for name in self.vectors.names}
+        parts += [table(sparse, found, size) for table in held_tables(self.held)]
+        return self.vectors(self._in_order(parts), found)
 
-    def _join(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Parts in the order of ``_features`` to vectors; a feature may have several parts."""
-        if self.combine.is_plain and len(self._place) == len(parts):
-            return {name: parts[at] for name, at in self._place.items()}
-        at = iter(parts)
-        groups = self.lowering.groups
-        return self.combine([{name: next(at) for name in group.features} for group in groups])
+    def _size(self, found: Mapping[str, Found]) -> int:
+        """Bags of single ids; the ranks exchange equal numbers of them."""
+        if not self.vectors.per_id:
+            return 0
+        most = self.vectors.most_ids(found)
+        if not (dist.is_initialized() and dist.get_world_size() > 1):
+            return most
+        largest = torch.tensor(most)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return int(largest)
+
+    def _in_order(self, parts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Parts in the lowering's order of tables, which is the order of a feature's reads."""
+        order = [
+            *(group.table.name for part in self.parts for group in cast(FusedPart, part).groups),
+            *(table.group.table.name for table in held_tables(self.held)),
+        ]
+        by_name = dict(zip(order, parts, strict=True))
+        return [by_name[group.table.name] for group in self.lowering.groups]
 
     def table_optimizer(self) -> FusedOptimizer:
-        """A handle that sets the learning rate; the update itself happens inside backward."""
-        return FusedOptimizer(self._kernel)
+        """A handle that sets the learning rate; fused rows are updated inside backward."""
+        kernels = [cast(FusedPart, part).held_by for part in self.parts]
+        return FusedOptimizer(kernels, HeldOptimizer(held_tables(self.held), lr=self.lr))
+
+    def _fused_rows(self) -> dict[str, TableRows]:
+        return {
+            name: rows
+            for part in self.parts
+            for name, rows in cast(FusedPart, part).held_by.local_rows().items()
+        }
+
+    def local_tables(self) -> dict[str, TableRows]:
+        """The rows held here, as views that can be written to."""
+        held = {table.group.table.name: table.local() for table in held_tables(self.held)}
+        return {**self._fused_rows(), **held}
 
     def row_ranges(self) -> dict[str, tuple[int, int]]:
         """First row and one past the last row held by this process, of every physical table."""
-        held = self._kernel.local_rows()
-        return {name: (rows.start, rows.stop) for name, rows in held.items()}
+        return {name: (rows.start, rows.stop) for name, rows in self.local_tables().items()}
 
     def export_state(self) -> TableState:
         """A copy of the rows held by this process and their optimiser state, on the CPU."""
-        tables = {
-            name: TableRows(
-                rows.total, rows.start, rows.weight.cpu().clone(), rows.momentum.cpu().clone()
-            )
-            for name, rows in self._kernel.local_rows().items()
-        }
+        tables = {name: rows.copied() for name, rows in self.local_tables().items()}
         return TableState(describe_reads(self.lowering), tables)
 
     @torch.no_grad()
@@ -164,44 +184,68 @@ class FusedTables(nn.Module):
                 not hold all of these rows.
         """
         check_state(state, self.lowering)
-        for name, held in self._kernel.local_rows().items():
-            rows = (
-                state.tables[name].slice(held.start, held.stop) if held.stop > held.start else held
-            )
-            held.weight.copy_(rows.weight)
-            held.momentum.copy_(rows.momentum)
+        for name, held in self._fused_rows().items():
+            if held.stop > held.start:
+                rows = state.tables[name].slice(held.start, held.stop)
+                held.weight.copy_(rows.weight)
+                held.momentum.copy_(rows.momentum)
+        for table in held_tables(self.held):
+            physical = table.group.table
+            table.load(state.tables[physical.name].slice(0, physical.rows))
 
 
-def check_widths(lowering: Lowering) -> None:
-    """Refuse widths that the fused kernels cannot hold.
+class FusedPart(nn.Module):
+    """Physical tables that one kernel holds, with their addresses.
 
-    Raises:
-        TrainingError: A table's width is not a multiple of 4.
+    Args:
+        groups: The tables, all pooled or all per id.
+        kernel: What holds the rows.
     """
-    for group in lowering.groups:
-        if group.table.width % 4:
-            raise TrainingError(
-                f"tables.{group.table.name}.width must be a multiple of 4 for the torchrec engine, "
-                f"got {group.table.width}: change it or set train.engine to reference"
-            )
+
+    def __init__(self, groups: tuple[Group, ...], kernel: nn.Module) -> None:
+        super().__init__()
+        self.groups, self.kernel = groups, kernel
+        self.addresses = nn.ModuleList(addressing(group) for group in groups)
+        self._chunks = [width for group in groups for width in group.chunks]
+        self._names = [name for group in groups for name in group.features]
+
+    @property
+    def held_by(self) -> Kernel:
+        """The kernel as what it is."""
+        return cast(Kernel, self.kernel)
+
+    def forward(
+        self,
+        sparse: Mapping[str, Bags],
+        found: Mapping[str, Found],
+        size: int,
+        poolings: Mapping[str, str],
+    ) -> list[dict[str, Tensor]]:
+        """Per table, each feature's reads: pooled, or of single ids."""
+        bags = join_rows(
+            [
+                cast("HashedRows | MappedRows", address)(sparse, found, size)
+                for address in self.addresses
+            ]
+        )
+        parts: Sequence[Tensor] = self.held_by.sums(bags).split(self._chunks, dim=1)
+        if not self.groups[0].is_per_id and _has_long_bag(bags):
+            named = zip(self._names, parts, strict=True)
+            parts = [divide_bags(part, found[name], poolings[name]) for name, part in named]
+        at = iter(parts)
+        return [{name: next(at) for name in group.features} for group in self.groups]
 
 
-def _has_long_bag(offsets: Tensor) -> bool:
-    """Whether some bag may hold two ids; the others are the same under every pooling.
+def _is_fused(group: Group) -> bool:
+    return group.table.storage == "fp32"
+
+
+def _has_long_bag(bags: RowBags) -> bool:
+    """Whether some bag may hold two rows or a weight; others are the same under every pooling.
 
     Looking would wait for a GPU, where dividing is cheap, so only the CPU looks.
     """
-    if offsets.device.type != "cpu":
+    if bags.offsets.device.type != "cpu" or bags.weights is not None:
         return True
-    own = offsets.numpy()
-    return bool((own[1:] - own[:-1]).max() > 1)
-
-
-def _first_reads(lowering: Lowering) -> list[int]:
-    """Number of the first read of every feature of every group, over all groups' reads."""
-    found, at = [], 0
-    for group in lowering.groups:
-        names = [read.feature for read in group.reads]
-        found += [at + names.index(name) for name in group.features]
-        at += len(names)
-    return found
+    own = bags.offsets.numpy()
+    return bool((own[1:] - own[:-1]).max(initial=0) > 1)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from muxrec.spec.hashing import BASE_SEED, hash_bytes, hash_ids
-from muxrec.tables.methods import PhysicalTable
+from muxrec.tables.lowering import Group, Lowering
+from muxrec.tables.methods.protocol import PhysicalTable
 
 BLOCK = 65_536
 
@@ -17,7 +18,7 @@ BLOCK = 65_536
 def initial_rows(
     table: PhysicalTable, seed: int, *, start: int = 0, stop: int | None = None
 ) -> Tensor:
-    """Rows ``start`` to ``stop`` of a fresh table, uniform in ``[-init, init]``.
+    """Rows ``start`` to ``stop`` of a fresh table; see ``PhysicalTable`` for their range.
 
     Args:
         table: The table; its name salts the numbers, so tables start independent of each other.
@@ -37,7 +38,17 @@ def initial_rows(
         drawn = torch.rand(min(BLOCK, table.rows - first), table.width, generator=generator)
         low, high = max(start, first), min(end, first + BLOCK)
         rows[low - start : high - start] = drawn[low - first : high - first]
-    return rows.mul_(2 * table.init).sub_(table.init)
+    rows.mul_(2).sub_(1)
+    if table.floor:
+        rows = rows.sign() * (table.floor + rows.abs() * (table.init - table.floor))
+        return rows.add_(table.center)
+    return rows.mul_(table.init).add_(table.center)
+
+
+def first_rows(lowering: Lowering, group: Group, seed: int) -> Tensor:
+    """All first rows of a group's table: those of an earlier stage, or drawn."""
+    values = lowering.values.get(group.table.name)
+    return initial_rows(group.table, seed) if values is None else values.clone().float()
 
 
 def fill_initial(weight: Tensor, table: PhysicalTable, seed: int, *, start: int = 0) -> None:

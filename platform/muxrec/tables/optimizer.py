@@ -1,19 +1,21 @@
 """Row-wise Adagrad, the formula of fbgemm's ``EXACT_ROWWISE_ADAGRAD``, on sparse gradients.
 
-For a row with summed gradient ``g`` of width ``d``: ``m += sum(g * g) / d`` and
-``row -= lr * g / (sqrt(m) + eps)``. "Exact" means that the gradients of one row are summed over the
-batch before they are squared.
+For a row with summed gradient ``g``: ``m += sum(g * g) / d`` and
+``row -= lr * g / (sqrt(m) + eps)``, where ``d`` is the row's width in memory
+(:func:`aligned_width`). "Exact" means that the gradients of one row are summed over the batch
+before they are squared.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 EPS = 1e-8
 """fbgemm's default; both engines are built with it."""
+ALIGNMENT = 4
+"""fbgemm's rows are a multiple of four numbers wide."""
 
 
 class TableOptimizer(Protocol):
@@ -32,42 +34,9 @@ class TableOptimizer(Protocol):
         ...
 
 
-class RowWiseAdagrad:
-    """Row-wise Adagrad over tables with sparse gradients.
-
-    Args:
-        tables: Parameters ``[R, d]`` whose ``grad`` is sparse or None.
-        momenta: Sums of mean squared gradients ``[R]``, one per table, updated in place.
-        lr: Learning rate.
-    """
-
-    def __init__(self, tables: list[Tensor], momenta: list[Tensor], *, lr: float) -> None:
-        self.tables, self.momenta, self.lr = tables, momenta, lr
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Update the rows that have a gradient and clear it.
-
-        Raises:
-            TypeError: A gradient is dense: a table of full size was built somewhere.
-        """
-        for table, momentum in zip(self.tables, self.momenta, strict=True):
-            if table.grad is None:
-                continue
-            if not table.grad.is_sparse:
-                raise TypeError("a table got a dense gradient: look rows up through the tables")
-            gradient = table.grad.coalesce()
-            update_rows(table, momentum, gradient.indices()[0], gradient.values(), lr=self.lr)
-        self.zero_grad()
-
-    def zero_grad(self) -> None:
-        """Drop the gradients."""
-        for table in self.tables:
-            table.grad = None
-
-    def set_lr(self, lr: float) -> None:
-        """Change the learning rate from the next step on."""
-        self.lr = lr
+def aligned_width(width: int) -> int:
+    """Numbers that a row of ``width`` takes in fbgemm's memory: a multiple of ``ALIGNMENT``."""
+    return -(-width // ALIGNMENT) * ALIGNMENT
 
 
 def update_rows(
@@ -84,7 +53,11 @@ def update_rows(
     """
     if rows.numel() == 0:
         return
-    sums = momentum[rows] + gradient.square().sum(dim=1) / gradient.shape[1]
+    table.index_add_(0, rows, adagrad_steps(momentum, rows, gradient, lr=lr))
+
+
+def adagrad_steps(momentum: Tensor, rows: Tensor, gradient: Tensor, *, lr: float) -> Tensor:
+    """What an update adds to each of ``rows``, ``[U, d]``; their momentum is brought forward."""
+    sums = momentum[rows] + gradient.square().sum(dim=1) / aligned_width(gradient.shape[1])
     momentum[rows] = sums
-    factors = -lr / (sums.sqrt() + EPS)
-    table.index_add_(0, rows, gradient * factors[:, None])
+    return gradient * (-lr / (sums.sqrt() + EPS))[:, None]

@@ -8,7 +8,7 @@ share it, and the update happens inside backward: no gradient of the table's siz
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -37,8 +37,9 @@ from torchrec.distributed.types import ModuleSharder, ShardingPlan
 from torchrec.modules.embedding_configs import PoolingType
 
 from muxrec.tables.addressing import RowBags
-from muxrec.tables.lowering import Lowering
-from muxrec.tables.optimizer import EPS
+from muxrec.tables.lowering import Group
+from muxrec.tables.methods.protocol import Read
+from muxrec.tables.optimizer import EPS, aligned_width
 from muxrec.tables.state import TableRows
 
 FUSED = "fused"
@@ -46,17 +47,18 @@ FUSED = "fused"
 
 
 class OneProcess(nn.Module):
-    """fbgemm's table-batched kernel over all physical tables."""
+    """fbgemm's table-batched kernel over some physical tables."""
 
-    def __init__(self, lowering: Lowering, *, lr: float, device: torch.device) -> None:
+    def __init__(self, groups: Sequence[Group], *, lr: float, device: torch.device) -> None:
         super().__init__()
-        self.tables = [group.table for group in lowering.groups]
+        self.tables = [group.table for group in groups]
+        self.cut = PaddedReads(groups)
         on_gpu = device.type == "cuda"
         place = EmbeddingLocation.DEVICE if on_gpu else EmbeddingLocation.HOST
         compute = ComputeDevice.CUDA if on_gpu else ComputeDevice.CPU
         self.kernel = SplitTableBatchedEmbeddingBagsCodegen(
-            [(table.rows, table.width, place, compute) for table in self.tables],
-            feature_table_map=[at for at, g in enumerate(lowering.groups) for _ in g.reads],
+            [(t.rows, aligned_width(t.width), place, compute) for t in self.tables],
+            feature_table_map=[at for at, group in enumerate(groups) for _ in group.reads],
             optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD,
             learning_rate=lr,
             eps=EPS,
@@ -68,14 +70,14 @@ class OneProcess(nn.Module):
 
     def sums(self, bags: RowBags) -> Tensor:
         """Summed bags."""
-        return self.kernel(bags.rows, bags.offsets)
+        return self.cut(self.kernel(bags.rows, bags.offsets, bags.weights))
 
     def local_rows(self) -> dict[str, TableRows]:
         """All rows."""
         weights = self.kernel.split_embedding_weights()
         momenta = [state["sum"] for state in self.kernel.get_optimizer_state()]
         return {
-            table.name: TableRows(table.rows, 0, weight.detach(), momentum)
+            table.name: TableRows(table.rows, 0, weight.detach()[:, : table.width], momentum)
             for table, weight, momentum in zip(self.tables, weights, momenta, strict=True)
         }
 
@@ -88,21 +90,27 @@ class ManyProcesses(nn.Module):
     """TorchRec's sharded collection over the default process group."""
 
     def __init__(
-        self, lowering: Lowering, *, lr: float, device: torch.device, sharding: Mapping[str, str]
+        self,
+        groups: Sequence[Group],
+        *,
+        lr: float,
+        device: torch.device,
+        sharding: Mapping[str, str],
     ) -> None:
         super().__init__()
-        self.lowering = lowering
-        self.keys = [read.key for group in lowering.groups for read in group.reads]
+        self.groups = groups
+        self.keys = [_key(group, read) for group in groups for read in group.reads]
+        self.cut = PaddedReads(groups)
         collection = EmbeddingBagCollection(
             tables=[
                 EmbeddingBagConfig(
                     name=_module_name(group.table.name),
-                    embedding_dim=group.table.width,
+                    embedding_dim=aligned_width(group.table.width),
                     num_embeddings=group.table.rows,
-                    feature_names=[read.key for read in group.reads],
+                    feature_names=[_key(group, read) for read in group.reads],
                     pooling=PoolingType.SUM,
                 )
-                for group in lowering.groups
+                for group in groups
             ],
             device=torch.device("meta"),
         )
@@ -117,7 +125,7 @@ class ManyProcesses(nn.Module):
             collection,
             {
                 _module_name(group.table.name): _placement(sharding[group.table.name], at)
-                for at, group in enumerate(lowering.groups)
+                for at, group in enumerate(groups)
             },
             sharder=sharder,
             local_size=dist.get_world_size(),
@@ -134,25 +142,28 @@ class ManyProcesses(nn.Module):
 
     def sums(self, bags: RowBags) -> Tensor:
         """Summed bags; the gradient that comes back is divided by the number of processes."""
-        keyed = KeyedJaggedTensor(keys=self.keys, values=bags.rows, offsets=bags.offsets)
+        keyed = KeyedJaggedTensor(
+            keys=self.keys, values=bags.rows, offsets=bags.offsets, weights=bags.weights
+        )
         found = cast(KeyedTensor, self.model(keyed).wait())
         if found.keys() == self.keys:
-            return found.values()
-        return torch.cat([found[key] for key in self.keys], dim=1)
+            return self.cut(found.values())
+        return self.cut(torch.cat([found[key] for key in self.keys], dim=1))
 
     def local_rows(self) -> dict[str, TableRows]:
         """This rank's shard of every table; no rows where another rank holds the whole table."""
         weights = self.model.state_dict()
         state = self.model.fused_optimizer.state_dict()["state"]
         found = {}
-        for group in self.lowering.groups:
+        for group in self.groups:
             table, name = group.table, _module_name(group.table.name)
             key = f"embedding_bags.{name}.weight"
             shards = [shard for shard in weights[key].local_shards() if shard.tensor.numel()]
             if shards:
                 momentum = state[key][f"{name}.momentum1"].local_shards()[0].tensor
                 start, weight = shards[0].metadata.shard_offsets[0], shards[0].tensor.detach()
-                found[table.name] = TableRows(table.rows, start, weight, momentum)
+                mine = weight[:, : table.width]
+                found[table.name] = TableRows(table.rows, start, mine, momentum)
             else:
                 empty = torch.empty(0, table.width)
                 found[table.name] = TableRows(table.rows, 0, empty, torch.empty(0))
@@ -177,17 +188,46 @@ def _placement(how: str, at: int) -> ParameterShardingGenerator:
     return table_wise(rank=at % dist.get_world_size(), compute_kernel=FUSED)
 
 
+class PaddedReads(nn.Module):
+    """Cuts off the numbers that fill rows up to a multiple of four.
+
+    Their gradient is zero, so they stay what they are.
+    """
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        super().__init__()
+        widths = [group.table.width for group in groups for _ in group.reads]
+        self.widths = [aligned_width(width) for width in widths]
+        self.wanted = widths if widths != self.widths else None
+
+    def forward(self, sums: Tensor) -> Tensor:
+        """``[B, sum of aligned widths]`` to ``[B, sum of widths]``."""
+        if self.wanted is None:
+            return sums
+        parts = zip(sums.split(self.widths, dim=1), self.wanted, strict=True)
+        return torch.cat([part[:, :width] for part, width in parts], dim=1)
+
+
+def _key(group: Group, read: Read) -> str:
+    """A key of its own for every read: a feature may read several tables."""
+    return f"{group.table.name}/{read.key}"
+
+
 def make_kernel(
-    lowering: Lowering, *, lr: float, device: torch.device, sharding: Mapping[str, str]
+    groups: Sequence[Group],
+    *,
+    lr: float,
+    device: torch.device,
+    sharding: Mapping[str, str],
 ) -> OneProcess | ManyProcesses:
     """The kernel for this process, or for this rank where several processes train together.
 
     Args:
-        lowering: What is read from where.
+        groups: Physical tables and their reads, all pooled or all of single ids.
         lr: Learning rate of the tables.
         device: Where the tables live.
         sharding: Physical table name -> ``row_wise`` or ``table_wise``.
     """
     if dist.is_initialized() and dist.get_world_size() > 1:
-        return ManyProcesses(lowering, lr=lr, device=device, sharding=sharding)
-    return OneProcess(lowering, lr=lr, device=device)
+        return ManyProcesses(groups, lr=lr, device=device, sharding=sharding)
+    return OneProcess(groups, lr=lr, device=device)

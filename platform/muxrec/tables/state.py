@@ -9,6 +9,7 @@ from torch import Tensor
 from muxrec.errors import TrainingError
 from muxrec.spec.hashing import HASH_VERSION
 from muxrec.tables.lowering import Lowering
+from muxrec.tables.methods.addresses import VocabularyIndex
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,14 +19,16 @@ class TableRows:
     Attributes:
         total: Rows of the whole table.
         start: Number of the first row held here.
-        weight: Rows, float32 ``[r, d]``.
+        weight: Rows, float32 ``[r, d]``, or the integers that stand for them, int8 or int16.
         momentum: Row-wise Adagrad's sum of mean squared gradients, float32 ``[r]``.
+        scale: Size of a step of each row's integers, float32 ``[r]``; None for float rows.
     """
 
     total: int
     start: int
     weight: Tensor
     momentum: Tensor
+    scale: Tensor | None = None
 
     @property
     def stop(self) -> int:
@@ -43,7 +46,20 @@ class TableRows:
                 f"rows {start}..{stop} were asked for, this state holds {self.start}..{self.stop}"
             )
         low, high = start - self.start, stop - self.start
-        return TableRows(self.total, start, self.weight[low:high], self.momentum[low:high])
+        scale = None if self.scale is None else self.scale[low:high]
+        return TableRows(self.total, start, self.weight[low:high], self.momentum[low:high], scale)
+
+    def copied(self) -> TableRows:
+        """A copy on the CPU."""
+        scale = None if self.scale is None else self.scale.detach().cpu().clone()
+        weight, momentum = self.weight.detach().cpu().clone(), self.momentum.cpu().clone()
+        return TableRows(self.total, self.start, weight, momentum, scale)
+
+    def floats(self) -> Tensor:
+        """The rows as float32 ``[r, d]``."""
+        if self.scale is None:
+            return self.weight
+        return self.weight.float() * self.scale[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +79,16 @@ class TableState:
 
 def describe_reads(lowering: Lowering) -> tuple[str, ...]:
     """One line per read with all that decides its rows; the fingerprint of a table state."""
+    words = {name: VocabularyIndex(known).fingerprint for name, known in lowering.known.items()}
     return tuple(
         sorted(
-            f"{group.table.name} <- {read.key} {read.address.fingerprint}"
+            " ".join(
+                [
+                    f"{group.table.name} <- {read.key}",
+                    read.address.fingerprint,
+                    *([words[read.feature]] if read.feature in words else []),
+                ]
+            )
             for group in lowering.groups
             for read in group.reads
         )

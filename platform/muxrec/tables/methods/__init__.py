@@ -3,12 +3,13 @@
 from muxrec.tables.methods.full import Full
 from muxrec.tables.methods.hashed import Hashed
 from muxrec.tables.methods.protocol import (
-    Address,
-    HashAddress,
+    Advanced,
+    Declared,
+    Lowered,
     Method,
     PhysicalTable,
     Read,
-    VocabularyAddress,
+    Stage,
 )
 from muxrec.tables.methods.unified import Unified
 
@@ -20,10 +21,11 @@ METHODS: dict[str, Method] = {
 
 __all__ = [
     "METHODS",
-    "Address",
-    "HashAddress",
+    "Advanced",
+    "Declared",
+    "Lowered",
     "Method",
     "PhysicalTable",
     "Read",
-    "VocabularyAddress",
+    "Stage",
 ]

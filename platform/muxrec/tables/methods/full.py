@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import nn
-
-from muxrec.spec.features import FeatureSpec, TableSpec
-from muxrec.spec.vocabulary import Vocabulary
-from muxrec.tables.methods.protocol import PhysicalTable, Read, VocabularyAddress
+from muxrec.spec.features import FeatureSpec
+from muxrec.tables.methods.addresses import IndexAddress
+from muxrec.tables.methods.protocol import Declared, Lowered, Method, PhysicalTable, Read
 
 
-class Full:
+class Full(Method):
     """A row for every id of the training data; an id outside it is dropped from its bag."""
 
     title = "one row per known id, found by vocabulary; unknown ids are dropped"
+    source = "the common baseline"
 
-    def physical_tables(
-        self,
-        table: TableSpec,
-        readers: tuple[FeatureSpec, ...],
-        vocabularies: Mapping[str, Vocabulary],
-    ) -> tuple[PhysicalTable, ...]:
-        """One array of as many rows as the vocabulary knows ids, at least one."""
-        rows = max(1, vocabularies[readers[0].name].size)
-        int8 = table.serve_dtype == "int8"
-        return (PhysicalTable(table.name, rows, table.width, table.init, int8),)
+    def lower(self, declared: Declared) -> Lowered:
+        """One array per reader, of as many rows as its vocabulary knows ids, at least one."""
+        return lower_full(declared, declared.readers)
 
-    def reads(
-        self, table: TableSpec, feature: FeatureSpec, vocabularies: Mapping[str, Vocabulary]
-    ) -> tuple[Read, ...]:
-        """One read per id."""
-        address = VocabularyAddress(vocabularies[feature.name])
-        return (Read(feature.name, 0, table.name, address),)
 
-    def combine(self, table: TableSpec, feature: FeatureSpec) -> nn.Module:  # noqa: ARG002 - one protocol
-        """The row itself."""
-        return nn.Identity()
+def lower_full(declared: Declared, readers: tuple[FeatureSpec, ...]) -> Lowered:
+    """A full table for each of ``readers``; methods that would grow a small feature use it too."""
+    tables = tuple(full_table(declared, reader) for reader in readers)
+    reads = tuple(
+        Read(reader.name, 0, table.name, IndexAddress())
+        for reader, table in zip(readers, tables, strict=True)
+    )
+    return Lowered(
+        tables,
+        reads,
+        widths={reader.name: declared.table.width for reader in readers},
+        known={reader.name: declared.known(reader) for reader in readers},
+    )
 
-    def width(self, table: TableSpec, feature: FeatureSpec) -> int:  # noqa: ARG002 - one protocol
-        """The row's width."""
-        return table.width
+
+def full_table(declared: Declared, reader: FeatureSpec, **changes: object) -> PhysicalTable:
+    """The physical table with a row for each of the reader's known ids."""
+    rows = max(1, declared.known(reader).size)
+    return declared.physical(declared.name_of(reader), rows, declared.table.width, **changes)

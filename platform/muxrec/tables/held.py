@@ -1,0 +1,183 @@
+"""Physical tables held by this process in plain torch, one class per storage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from muxrec.tables.addressing import Found, HashedRows, addressing, join_features
+from muxrec.tables.bags import Bags
+from muxrec.tables.features import divide_bags
+from muxrec.tables.lowering import Group
+from muxrec.tables.optimizer import update_rows
+from muxrec.tables.state import TableRows
+from muxrec_kernels.multiplexed_lookup import multiplexed_lookup, pool_rows
+
+
+class HeldTable(Protocol):
+    """A physical table that this process holds whole, with its own update."""
+
+    group: Group
+
+    def __call__(
+        self, sparse: Mapping[str, Bags], found: Mapping[str, Found], size: int
+    ) -> dict[str, Tensor]:
+        """Each feature's reads: pooled ``[B, P * d]``, or ``[size, P * d]`` of single ids."""
+        ...
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows ``[..., d]`` by number, without gradient bookkeeping."""
+        ...
+
+    def update(self, lr: float) -> None:
+        """Apply the gradient of the last backward and drop it."""
+        ...
+
+    def clear(self) -> None:
+        """Drop the gradient."""
+        ...
+
+    def local(self) -> TableRows:
+        """All rows, as views that can be written to."""
+        ...
+
+    def load(self, rows: TableRows) -> None:
+        """Take over rows."""
+        ...
+
+
+class TableGroup(nn.Module):
+    """A table of floating-point rows under row-wise Adagrad.
+
+    Args:
+        group: What is read.
+        poolings: Pooling of each feature.
+        rows: Initial rows, float32 ``[R, d]``; kept, not copied.
+    """
+
+    momentum: Tensor
+
+    def __init__(self, group: Group, poolings: Mapping[str, str], rows: Tensor) -> None:
+        super().__init__()
+        self.group, self.features = group, group.features
+        self.poolings = dict(poolings)
+        self.weight = nn.Parameter(rows)
+        self.address = addressing(group)
+        self.register_buffer("momentum", rows.new_zeros(rows.shape[0]), persistent=False)
+
+    def forward(
+        self, sparse: Mapping[str, Bags], found: Mapping[str, Found], size: int
+    ) -> dict[str, Tensor]:
+        """Each feature's reads."""
+        if isinstance(self.address, HashedRows):
+            return self._multiplexed(self.address, sparse, found)
+        bags = self.address(sparse, found, size)
+        sums = pool_rows(self.weight, bags.rows, bags.offsets, bags.weights)
+        return split_reads(self.group, self.poolings, sums, found)
+
+    def _multiplexed(
+        self, address: HashedRows, sparse: Mapping[str, Bags], found: Mapping[str, Found]
+    ) -> dict[str, Tensor]:
+        """Hash, gather and pool in one call, which a GPU runs as one kernel."""
+        names = self.features
+        bags = join_features(sparse, names)
+        # The kernel divides by lengths, so weighted bags are divided afterwards.
+        alike = len({self.poolings[n] for n in names}) == 1 and bags.weights is None
+        pooled = multiplexed_lookup(
+            self.weight,
+            bags.ids,
+            bags.offsets,
+            address.slot_features,
+            address.seeds,
+            batch_size=bags.batch_size,
+            weights=bags.weights,
+            pooling=self.poolings[names[0]] if alike else "sum",
+        )
+        parts = dict(zip(names, pooled.split(self.group.chunks, dim=1), strict=True))
+        if alike:
+            return parts
+        return {n: divide_bags(part, found[n], self.poolings[n]) for n, part in parts.items()}
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows by number."""
+        return F.embedding(rows, self.weight)
+
+    @torch.no_grad()
+    def update(self, lr: float) -> None:
+        """One row-wise Adagrad update of the rows that have a gradient.
+
+        Raises:
+            TypeError: The gradient is dense: a table of full size was built somewhere.
+        """
+        if self.weight.grad is None:
+            return
+        if not self.weight.grad.is_sparse:
+            raise TypeError("a table got a dense gradient: look rows up through the tables")
+        gradient = self.weight.grad.coalesce()
+        rows, values = gradient.indices()[0], gradient.values()
+        update_rows(self.weight, self.momentum, rows, values, lr=lr)
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop the gradient."""
+        self.weight.grad = None
+
+    def local(self) -> TableRows:
+        """All rows."""
+        return TableRows(self.group.table.rows, 0, self.weight.detach(), self.momentum)
+
+    @torch.no_grad()
+    def load(self, rows: TableRows) -> None:
+        """Take over rows and momentum."""
+        self.weight.copy_(rows.weight)
+        self.momentum.copy_(rows.momentum)
+
+
+def split_reads(
+    group: Group, poolings: Mapping[str, str], sums: Tensor, found: Mapping[str, Found]
+) -> dict[str, Tensor]:
+    """Read-major sums ``[S * M, d]`` to each feature's reads, pooled where it is pooled."""
+    size = sums.shape[0] // len(group.reads)
+    wide = sums.view(len(group.reads), size, -1).transpose(0, 1).flatten(1)
+    parts = dict(zip(group.features, wide.split(group.chunks, dim=1), strict=True))
+    if group.is_per_id:
+        return parts
+    return {name: divide_bags(part, found[name], poolings[name]) for name, part in parts.items()}
+
+
+class HeldOptimizer:
+    """The training loop's handle on tables that this process holds."""
+
+    def __init__(self, tables: Sequence[HeldTable], *, lr: float) -> None:
+        self.tables, self.lr = list(tables), lr
+
+    def step(self) -> None:
+        """Apply and drop the gradients."""
+        for table in self.tables:
+            table.update(self.lr)
+
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
+        for table in self.tables:
+            table.clear()
+
+    def set_lr(self, lr: float) -> None:
+        """Change the learning rate from the next step on."""
+        self.lr = lr
+
+
+STORAGES: dict[str, type[nn.Module]] = {"fp32": TableGroup}
+
+
+def hold(group: Group, poolings: Mapping[str, str], rows: Tensor) -> nn.Module:
+    """The table of ``group`` in its storage, a :class:`HeldTable`, from float32 rows."""
+    return STORAGES[group.table.storage](group, poolings, rows)
+
+
+def held_tables(modules: nn.ModuleList) -> list[HeldTable]:
+    """The modules as what they are."""
+    return [cast(HeldTable, module) for module in modules]
