@@ -16,10 +16,12 @@ class Series:
     Attributes:
         name: Name in the legend.
         points: ``(x, y)``, x rising.
+        spans: Interval of y at every point, drawn as a whisker; none for lines without intervals.
     """
 
     name: str
     points: Sequence[tuple[float, float]]
+    spans: Sequence[tuple[float, float]] = ()
 
 
 def interval_track(
@@ -57,6 +59,7 @@ def line_chart(
     """
     xs = [x for line in series for x, _ in line.points]
     ys = [y for line in series for _, y in line.points]
+    ys += [end for line in series for span in line.spans for end in span]
     low, high = _padded(min(ys), max(ys))
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -65,9 +68,15 @@ def line_chart(
     lines = [
         _line([place(x, y) for x, y in line.points], number) for number, line in enumerate(series)
     ]
+    whiskers = [
+        _whisker(place(x, start), place(x, end), number)
+        for number, line in enumerate(series)
+        for (x, _), (start, end) in zip(line.points, line.spans, strict=False)
+    ]
     plot = tag(
         "svg",
         *_grid(),
+        *whiskers,
         *lines,
         viewBox="0 0 100 100",
         preserveAspectRatio="none",
@@ -124,6 +133,11 @@ def _line(points: list[tuple[float, float]], number: int) -> Markup:
     few = points if len(points) <= 12 else []
     dots = [tag("path", d=f"M{x:.2f} {y:.2f}h0", class_=f"dot s{number}") for x, y in few]
     return join(tag("path", d=route, class_=f"curve s{number}"), *dots)
+
+
+def _whisker(start: tuple[float, float], end: tuple[float, float], number: int) -> Markup:
+    (x, low), (_, high) = start, end
+    return tag("path", d=f"M{x:.2f} {low:.2f}V{high:.2f}", class_=f"span s{number}")
 
 
 def _framed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from muxrec.evaluation.report.charts import interval_track
+from muxrec.evaluation.report.document import scroll_table
 from muxrec.evaluation.report.markup import Markup, tag
 from muxrec.evaluation.results import EXPOSURE, percent, spoken
 from muxrec.evaluation.study import MAIN
@@ -28,7 +29,9 @@ def metric_table(report: dict[str, Any], part: dict[str, Any]) -> Markup:
         for row in rows:
             exposure = {key: report["exposure"][row["name"]][key] for key in seen}
             body.append(_metric_row(row, names, best, reach, exposure))
-    return _table(heads, body, caption=f"{part['title']}, {part['queries']:,} queries, percent")
+    return scroll_table(
+        heads, body, caption=f"{part['title']}, {part['queries']:,} queries, percent"
+    )
 
 
 def difference_table(report: dict[str, Any], part: dict[str, Any]) -> Markup:
@@ -39,7 +42,7 @@ def difference_table(report: dict[str, Any], part: dict[str, Any]) -> Markup:
     reach = max((abs(gap[end]) for _, gap in gaps for end in ("low", "high")), default=0) or 1
     body = [_difference_row(name, gap, reach) for name, gap in gaps]
     heads = ["main minus", "with interval", "points", "interval", "Wilcoxon p", "detectable"]
-    return _table(heads, body, caption=f"Difference of {spoken(metric)}, paired by query")
+    return scroll_table(heads, body, caption=f"Difference of {spoken(metric)}, paired by query")
 
 
 def _metric_row(
@@ -86,12 +89,6 @@ def _plot(metric: dict[str, Any], within: tuple[float, float], kind: str) -> Mar
         return tag("td", "", class_="plotcell")
     ends = metric["low"], metric["mean"], metric["high"]
     return tag("td", interval_track(*ends, within=within, kind=kind), class_="plotcell")
-
-
-def _table(heads: list[str], body: list[Markup], *, caption: str) -> Markup:
-    head = tag("tr", *(tag("th", text, scope="col") for text in heads))
-    table = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
-    return tag("div", table, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 
 def _group(title: str, columns: int) -> Markup:
