@@ -30,8 +30,8 @@ CASES = [
 
 def table(width: int, *, seed: int) -> torch.Tensor:
     weight = torch.randn(ROWS, width, generator=torch.Generator().manual_seed(seed))
-    # The exporter keeps equal tensors once, so no two tables may have the same unit.
-    weight *= 2.0 ** (seed - 8)
+    # The exporter keeps equal tensors once: every table has a unit of its own.
+    weight *= 2.0 ** (-6 * seed)
     weight[weight.abs() < 0.5 * weight.abs().mean()] = 0
     weight[7] = 0
     return weight
@@ -97,8 +97,8 @@ def test_the_file_holds_the_bytes_that_the_formats_say(exported):
     for at, case in enumerate(CASES):
         mine = [name for name in arrays if name.startswith(f"served.{at}.")]
         assert sum(arrays.pop(name) for name in mine) == exported.served(at).served_bytes, case
-    # Masks, shapes and the like.
-    assert sum(arrays.values()) < 1000
+    # Shapes, constants, and the numbers of the places in the fullest csr row, int32.
+    assert sum(arrays.values()) < 2000
 
 
 def test_the_graph_is_made_of_plain_operations(exported):

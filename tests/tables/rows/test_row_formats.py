@@ -13,7 +13,7 @@ WITH_SCALES = ("int8", "int4", "int2")
 
 
 def trained_like(rows: int, width: int, *, seed: int = 0) -> torch.Tensor:
-    """Gaussian rows of differing size with pruned numbers, a row of zeros, a row of equal numbers."""
+    """Gaussian rows of differing size with pruned numbers, a row of zeros and a constant row."""
     generator = torch.Generator().manual_seed(seed)
     weight = 0.1 * torch.randn(rows, width, generator=generator)
     weight *= torch.rand(rows, 1, generator=generator).exp()
