@@ -18,6 +18,11 @@ BENCHES = {
     "onnx": LazyCommand(
         "muxrec.bench.onnx_encode:onnx_bench", "Encoding time of a bundle.", "train,cpu"
     ),
+    "compression": LazyCommand(
+        "muxrec.bench.compression.command:compression_bench",
+        "Quality against bytes of the table methods.",
+        "train,cpu",
+    ),
     "pairs": LazyCommand("muxrec_jobs.bench:pairs_bench", "Pair mining: Spark and DuckDB.", "jobs"),
     "serve": LazyCommand(
         "muxrec_serving.bench:serve_bench", "Server CPU per request.", "serving,cpu"

@@ -1,0 +1,43 @@
+"""What every quality in the report rests on, as pairs of a name and a sentence."""
+
+from __future__ import annotations
+
+from muxrec.bench.compression.summary import Frontier
+from muxrec.bench.compression.sweep import Sweep
+
+
+def facts(frontier: Frontier, sweep: Sweep, command: str) -> dict[str, str]:
+    """Rules, sizes and settings of a sweep, in the order in which they are shown."""
+    first = frontier.first
+    settings = first.settings
+    schedule = settings["schedule"]
+    lrs = ", ".join(f"{lr:g}" for lr in sweep.table_lrs)
+    tuning = f"one table learning rate for all: {lrs}"
+    if len(sweep.table_lrs) > 1:
+        tuning = (
+            f"table learning rate out of {lrs}, by validation {first.metric} of seed 0; the same "
+            "effort for every method and budget; nothing else is tuned per method"
+        )
+    return {
+        "label rule": first.label_rule,
+        "split rule": first.split_rule,
+        "seeds": f"{sweep.seeds}; a seed changes initial rows, data order and hash (feature names "
+        "get a suffix), so intervals hold the luck of collisions",
+        "width": f"{first.width} numbers per feature",
+        "model": f"{settings['head']} over the concatenated vectors, so every feature has "
+        "first-layer weights of its own; rows start uniform in "
+        f"[-{settings['init']:g}, {settings['init']:g}]",
+        "training": f"batch {schedule['batch_size']:,}, at most {schedule['epochs']} epochs, stop "
+        f"after {schedule['patience']} without a better validation {first.metric}, best epoch "
+        f"kept; AdamW {schedule['dense_lr']:g} on the dense part, decay "
+        f"{schedule['weight_decay']:g}; the tables' own optimiser on rows",
+        "tuning": tuning,
+        "budget": "share of the numbers of full tables over the ids of the training part",
+        "training bytes": "parameters, optimiser state and maps from ids to rows, of real tensors",
+        "serving bytes": "parameters and maps, float32, of real tensors; the head is left out",
+        "time per step": "process CPU time of forward, backward and update on one thread, median",
+        "intervals": "95 %, Student's t over seeds; differences are paired by seed",
+        "engine": f"{settings['engine']}, muxrec {settings['muxrec']}, hash {settings['hash']}",
+        "data digest": str(settings["data_digest"])[:16],
+        "command": command,
+    }

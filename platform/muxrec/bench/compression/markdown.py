@@ -1,0 +1,109 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from muxrec.bench.compression.summary import Entry, Estimate, Frontier, against
+from muxrec.bench.report import Table
+
+HEADS = (
+    "method",
+    "budget",
+    "real share",
+    "quality",
+    "minus full",
+    "training bytes",
+    "serving bytes",
+    "of which maps",
+    "ms per step",
+    "table lr",
+    "best epoch",
+    "seeds",
+)
+
+
+def markdown_report(frontier: Frontier, facts: Mapping[str, str]) -> str:
+    """Facts, the best per budget, and every method at every budget, losses against full included.
+
+    Args:
+        frontier: What was measured.
+        facts: Name -> sentence.
+    """
+    first = frontier.first
+    lines = [
+        "<!-- written by `muxrec bench compression`; do not edit -->",
+        "",
+        f"# Compression: {first.task} on {first.data}",
+        "",
+        *(f"- **{name}**: {text}" for name, text in facts.items()),
+    ]
+    tables = [best_table(frontier), entry_table(frontier)]
+    return "\n".join([*lines, "", *(table.markdown() for table in tables)])
+
+
+def best_table(frontier: Frontier) -> Table:
+    """The best method at every budget, and who cannot be told from it."""
+    rows = []
+    for budget in frontier.budgets:
+        best, *others = frontier.at(budget)
+        level = [entry.method for entry in others if is_level(entry, best)]
+        rows.append((_share(budget), best.method, span(best.quality), ", ".join(level) or "none"))
+    metric = frontier.first.metric
+    return Table(
+        "Best per budget",
+        f"Best mean {metric} on the test part. Level: the interval of the paired difference to the "
+        "best includes zero, or there is one seed only.",
+        ("budget", "best", metric, "level with it"),
+        tuple(rows),
+    )
+
+
+def entry_table(frontier: Frontier) -> Table:
+    """Every method at every budget; the quality of full tables is subtracted seed by seed."""
+    heads = tuple(frontier.first.metric if head == "quality" else head for head in HEADS)
+    names = frontier.first.others
+    rows = tuple(
+        (*entry_cells(entry), *(f"{_mean(entry, name):.4f}" for name in names))
+        for entry in frontier.entries
+    )
+    note = "Mean over seeds with half its 95 % interval; sizes in bytes of real tensors."
+    return Table("All methods", note, (*heads, *names), rows)
+
+
+def entry_cells(entry: Entry) -> tuple[str, ...]:
+    """An entry's values as text, in the order of ``HEADS``."""
+    return (
+        entry.method,
+        _share(entry.budget),
+        "" if entry.share is None else _share(entry.share),
+        span(entry.quality),
+        "" if entry.against_full is None else span(entry.against_full, sign=True),
+        f"{entry.training_bytes:,.0f}",
+        f"{entry.serving_bytes:,.0f}",
+        f"{entry.map_bytes:,.0f}",
+        f"{entry.step_ms:.2f}",
+        f"{entry.results[0].table_lr:g}",
+        entry.epochs,
+        str(entry.quality.seeds),
+    )
+
+
+def is_level(entry: Entry, best: Entry) -> bool:
+    """Whether the seeds do not show that ``entry`` is behind ``best``."""
+    gap = against(entry, best)
+    return gap is None or not gap.is_clear
+
+
+def span(value: Estimate, *, sign: bool = False) -> str:
+    """``0.7894 ± 0.0012``; no spread for one seed."""
+    text = f"{value.mean:+.4f}" if sign else f"{value.mean:.4f}"
+    return text if value.half_width is None else f"{text} ± {value.half_width:.4f}"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.3g} %"
+
+
+def _mean(entry: Entry, name: str) -> float:
+    return sum(result.others[name] for result in entry.results) / len(entry.results)

@@ -1,0 +1,180 @@
+"""From results to what a report says: means with intervals, differences, the best per budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean, median, stdev
+
+from scipy import stats
+
+from muxrec.bench.compression.plans import FULL
+from muxrec.bench.compression.record import Result
+from muxrec.bench.compression.sweep import entries_of
+from muxrec.errors import DataError
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its 95 % interval.
+
+    Attributes:
+        mean: Mean over seeds.
+        half_width: Half the width of Student's t interval; None for one seed, which shows no
+            spread.
+        seeds: How many seeds.
+    """
+
+    mean: float
+    half_width: float | None
+    seeds: int
+
+    @property
+    def low(self) -> float:
+        """Lower end; the mean itself for one seed."""
+        return self.mean - (self.half_width or 0.0)
+
+    @property
+    def high(self) -> float:
+        """Upper end; the mean itself for one seed."""
+        return self.mean + (self.half_width or 0.0)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval is known and excludes zero."""
+        return self.half_width is not None and not self.low <= 0 <= self.high
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean and 95 % t interval of at least one value."""
+    count = len(values)
+    if count == 1:
+        return Estimate(values[0], None, 1)
+    factor = float(stats.t.ppf(0.975, count - 1))
+    return Estimate(mean(values), factor * stdev(values) / count**0.5, count)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method at a budget.
+
+    Attributes:
+        method: Method.
+        budget: Share of a full table's numbers that was asked for.
+        results: One per seed, at the tuned learning rate.
+        quality: Quality on the test part.
+        against_full: Quality minus full tables', paired by seed; None where full was not measured,
+            and for full tables themselves.
+        share: Share of a full table's numbers that the tables really have; None like above.
+    """
+
+    method: str
+    budget: float
+    results: tuple[Result, ...]
+    quality: Estimate
+    against_full: Estimate | None
+    share: float | None
+
+    @property
+    def training_bytes(self) -> float:
+        """Bytes in training, mean over seeds: a dictionary's size differs a little by hash."""
+        return mean(result.training_bytes for result in self.results)
+
+    @property
+    def serving_bytes(self) -> float:
+        """Bytes when served in float32, mean over seeds."""
+        return mean(result.serving_bytes for result in self.results)
+
+    @property
+    def map_bytes(self) -> float:
+        """Bytes of maps from ids to rows, mean over seeds."""
+        return mean(result.map_bytes for result in self.results)
+
+    @property
+    def step_ms(self) -> float:
+        """Process CPU time of a training step, median over seeds, milliseconds."""
+        return median(result.step_ms for result in self.results)
+
+    @property
+    def epochs(self) -> str:
+        """Epochs whose weights were kept, over seeds."""
+        kept = [result.best_epoch for result in self.results]
+        return str(kept[0]) if min(kept) == max(kept) else f"{min(kept)} to {max(kept)}"
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """All entries of one task on one data set, in the order of the sweep."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def first(self) -> Result:
+        """Any result: what it says of task, data and rules holds for all."""
+        return self.entries[0].results[0]
+
+    @property
+    def methods(self) -> list[str]:
+        """Methods, in the order of the sweep."""
+        return list(dict.fromkeys(entry.method for entry in self.entries))
+
+    def of(self, method: str) -> list[Entry]:
+        """A method's entries, by rising budget."""
+        return sorted((e for e in self.entries if e.method == method), key=lambda e: e.budget)
+
+    def at(self, budget: float) -> list[Entry]:
+        """Entries at one budget, best first."""
+        found = [entry for entry in self.entries if entry.budget == budget]
+        return sorted(found, key=lambda entry: -entry.quality.mean)
+
+    @property
+    def budgets(self) -> list[float]:
+        """Budgets, largest first."""
+        return sorted({entry.budget for entry in self.entries}, reverse=True)
+
+    def ranked(self) -> list[str]:
+        """Methods by their mean place over the budgets at which they stand, best first."""
+        places: dict[str, list[float]] = {}
+        for budget in self.budgets:
+            entries = self.at(budget)
+            for place, entry in enumerate(entries):
+                places.setdefault(entry.method, []).append(place / len(entries))
+        return sorted(places, key=lambda method: mean(places[method]))
+
+
+def summarise(results: Sequence[Result]) -> Frontier:
+    """The frontier of results of one task on one data set.
+
+    Raises:
+        DataError: There are no results, or they are of several tasks or rules.
+    """
+    rules = {(r.task, r.data, r.metric, r.label_rule, r.split_rule, r.width) for r in results}
+    if len(rules) != 1:
+        raise DataError(f"expected results of one task, data set and rule, got {len(rules)}")
+    grouped = entries_of(results)
+    full = {result.seed: result for result in grouped.get((FULL, 1.0), [])}
+    return Frontier(tuple(_entry(*key, found, full) for key, found in grouped.items()))
+
+
+def against(first: Entry, second: Entry) -> Estimate | None:
+    """Quality of ``first`` minus ``second``, paired by seed; None without a common seed."""
+    return _difference(first.results, {result.seed: result for result in second.results})
+
+
+def _entry(method: str, budget: float, found: list[Result], full: dict[int, Result]) -> Entry:
+    share = None
+    if full:
+        share = found[0].parameters / next(iter(full.values())).parameters
+    return Entry(
+        method,
+        budget,
+        tuple(found),
+        estimate([result.quality for result in found]),
+        None if method == FULL else _difference(found, full),
+        share,
+    )
+
+
+def _difference(found: Sequence[Result], other: dict[int, Result]) -> Estimate | None:
+    gaps = [r.quality - other[r.seed].quality for r in found if r.seed in other]
+    return estimate(gaps) if gaps else None
