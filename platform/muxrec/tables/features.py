@@ -44,6 +44,7 @@ class Vectors(nn.Module):
         )
         # Dozens of features in a small batch: calling a module for each would be felt.
         self.is_plain = not combines
+        self.rows_kept = False
 
     def find(self, sparse: Mapping[str, Bags]) -> dict[str, Found]:
         """The ids of every feature that its table knows.

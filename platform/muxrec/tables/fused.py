@@ -118,16 +118,21 @@ class FusedTables(nn.Module):
         """
         found = self.vectors.find(sparse)
         size = self._size(found)
-        parts = [
-            each
-            for part in self.parts
-            for each in cast(FusedPart, part)(sparse, found, size, self.vectors.poolings)
-        ]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.vectors.rows_kept):
+            parts = self._read(sparse, found, size)
         if self._is_simple and sum(map(len, parts)) == len(self.vectors.names):
             merged = {name: rows for part in parts for name, rows in part.items()}
             return {name: merged[name] for name in self.vectors.names}
-        parts += [table(sparse, found, size) for table in held_tables(self.held)]
         return self.vectors(self._in_order(parts), found)
+
+    def _read(
+        self, sparse: Mapping[str, Bags], found: Mapping[str, Found], size: int
+    ) -> list[dict[str, Tensor]]:
+        """Each table's reads: those of the kernels first."""
+        poolings = self.vectors.poolings
+        fused = (cast(FusedPart, part)(sparse, found, size, poolings) for part in self.parts)
+        held = (table(sparse, found, size) for table in held_tables(self.held))
+        return [*(each for part in fused for each in part), *held]
 
     def _size(self, found: Mapping[str, Found]) -> int:
         """Bags of single ids; the ranks exchange equal numbers of them."""

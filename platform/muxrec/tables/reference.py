@@ -59,7 +59,9 @@ class ReferenceTables(nn.Module):
         """
         found = self.vectors.find(sparse)
         size = self.vectors.most_ids(found)
-        return self.vectors([table(sparse, found, size) for table in self.table_groups()], found)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.vectors.rows_kept):
+            parts = [table(sparse, found, size) for table in self.table_groups()]
+        return self.vectors(parts, found)
 
     def lookup_padded(self, name: str, ids: Tensor, mask: Tensor) -> Tensor:
         """The vector of feature ``name`` from padded ids; see :meth:`Vectors.padded`."""

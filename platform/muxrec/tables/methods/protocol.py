@@ -9,7 +9,7 @@ it was trained in; what passes from one to the next are plain arrays.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -215,6 +215,11 @@ class Method:
     """The paper."""
     stages: tuple[Stage, ...] = (Stage("train"),)
 
+    def stages_of(self, table: TableSpec) -> tuple[Stage, ...]:
+        """The stages of a table's training; by default the same for every table."""
+        del table
+        return self.stages
+
     def lower(self, declared: Declared) -> Lowered:
         """The arrays, reads and maps of ``declared`` in its stage."""
         raise NotImplementedError
@@ -241,17 +246,12 @@ class Method:
         self, declared: Declared, rows: Arrays, combines: Mapping[str, nn.Module]
     ) -> Lowered:
         """The form that is served, with its values; by default that of the last stage."""
-        del combines
         lowered = self.lower(declared)
-        return Lowered(
-            lowered.tables,
-            lowered.reads,
-            lowered.widths,
-            lowered.combines,
-            lowered.per_id,
-            lowered.known,
-            rows,
-        )
+        return replace(lowered, combines=combines, values=rows, hook=None)
+
+    def served_shape(self, declared: Declared) -> Lowered:
+        """What :meth:`freeze` will give, before training: arrays of the right shapes."""
+        return self.lower(declared)
 
 
 def copy_trained(target: nn.Module, source: nn.Module) -> nn.Module:
