@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 import socket
 from pathlib import Path
@@ -184,18 +185,23 @@ def train_tiny(recipe: Recipe) -> Recipe:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> dict[str, Recipe]:
-    """Trained runs by the dtype that their tables are served in."""
+    """Trained runs by how their tables are served."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "pictures").mkdir()
     table = catalogue_table(folder / "pictures")
     runs = {}
-    for dtype in ("fp32", "int8"):
+    fp32 = (
+        TableSpec("items", "full", 16),
+        TableSpec("shared", "unified", 8, rows=509),
+        TableSpec("years", "hashed", 4, rows=64),
+    )
+    quantised = (
+        dataclasses.replace(fp32[0], serve_dtype="int8"),
+        dataclasses.replace(fp32[1], serve_dtype="int4", serve_group=24),
+        dataclasses.replace(fp32[2], serve_dtype="fp16"),
+    )
+    for dtype, tables in {"fp32": fp32, "quantised": quantised}.items():
         write_snapshot(folder / dtype / "dataset", table)
-        tables = (
-            TableSpec("items", "full", 16, serve_dtype=dtype),
-            TableSpec("shared", "unified", 8, rows=509, serve_dtype=dtype),
-            TableSpec("years", "hashed", 4, rows=64),
-        )
         recipe = Recipe(
             "tiny",
             Data(Source("generic", interactions=TableFile("log"), items=TableFile("items"))),
@@ -214,11 +220,11 @@ def trained(tmp_path_factory) -> dict[str, Recipe]:
 
 @pytest.fixture(scope="session")
 def exported(trained) -> dict[str, object]:
-    """Exported runs by dtype; the int8 one keeps its weights in an external data file."""
+    """Exported runs by format; the quantised one keeps its weights in an external data file."""
     from muxrec.export import onnx_graph, pack
 
     done = {"fp32": pack.export_run(trained["fp32"])}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_graph, "EXTERNAL_BYTES", 1000)
-        done["int8"] = pack.export_run(trained["int8"])
+        done["quantised"] = pack.export_run(trained["quantised"])
     return done

@@ -8,8 +8,7 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from muxrec.bundle import Bundle, TowerSession
 from muxrec.data.snapshot import Snapshot
@@ -18,15 +17,16 @@ from muxrec.export import command
 from muxrec.export.pack import export_run
 from muxrec.export.parity import STRANGE_IDS, prove_parity, same_top, strange_inputs
 from muxrec.export.pictures import picture_files
-from muxrec.export.quantise import quantise_rows, served_model, tables_of
+from muxrec.export.quantise import served_model, served_rows, tables_of
 from muxrec.features.prepare import prepare_items
 from muxrec.recipe.load import dump_recipe, load_recipe, output_folder, recipe_hash
 from muxrec.spec.hashing import hash_rows
+from muxrec.tables.rows import ROW_FORMATS
 from muxrec.training.encode import encode_catalogue, load_model
 from muxrec.training.study import variants
 
 pytestmark = pytest.mark.slow
-DTYPES = ("fp32", "int8")
+DTYPES = ("fp32", "quantised")
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +115,8 @@ def test_the_graph_names_its_inputs_and_its_batch(exported, trained):
 def test_external_weights_are_in_the_manifest_and_damage_to_them_is_refused(exported, tmp_path):
     import shutil
 
-    folder = tmp_path / exported["int8"].folder.name
-    shutil.copytree(exported["int8"].folder, folder)
+    folder = tmp_path / exported["quantised"].folder.name
+    shutil.copytree(exported["quantised"].folder, folder)
     assert "item_tower.onnx.data" in Bundle.open(folder).manifest["files"]
     data = bytearray((folder / "item_tower.onnx.data").read_bytes())
     data[100] ^= 1
@@ -125,25 +125,38 @@ def test_external_weights_are_in_the_manifest_and_damage_to_them_is_refused(expo
         Bundle.open(folder)
 
 
-def test_int8_tables_cost_little_and_the_loss_is_measured(exported):
-    loss = exported["int8"].quantisation
+def test_quantised_tables_cost_little_and_the_loss_is_measured(exported):
+    loss = exported["quantised"].quantisation
     assert 0 < loss.max_abs_error < 0.05
     assert loss.same_top10 > 0.5
     assert exported["fp32"].quantisation is None
-    metrics = Bundle.open(exported["int8"].folder).manifest["metrics"]
-    assert metrics["int8"]["max_abs_error"] == loss.max_abs_error
+    metrics = Bundle.open(exported["quantised"].folder).manifest["metrics"]
+    assert metrics["quantisation"]["max_abs_error"] == loss.max_abs_error
 
 
-@given(st.integers(1, 20), st.integers(1, 9), st.integers(0, 2**31), st.floats(1e-6, 1e3))
-def test_quantised_rows_are_within_half_a_step(rows, width, seed, size):
-    weight = size * torch.randn(rows, width, generator=torch.Generator().manual_seed(seed))
-    weight[0] = 0
-    codes, scales = quantise_rows(weight)
-    assert codes.dtype == torch.int8
-    error = (codes.float() * scales[:, None] - weight).abs().amax(dim=1)
-    # Half a step, and one float32 rounding of numbers up to 127 steps.
-    assert (error <= scales * (0.5 + 127 * 1e-6)).all()
-    assert not error[0]
+def test_the_graph_holds_the_tables_in_their_formats(exported, trained, prepared):
+    folder = exported["quantised"].folder
+    arrays = {
+        entry.name: numpy_helper.to_array(entry)
+        for entry in onnx.load(folder / "item_tower.onnx").graph.initializer
+    }
+    variant = variants(trained["quantised"])[0]
+    model = load_model(variant.folder, variant.recipe, prepared)
+    for at, table in enumerate(tables_of(model).table_groups()):
+        mine = [array for name, array in arrays.items() if name.startswith(f"groups.{at}.rows.")]
+        served = served_rows(table)
+        assert sum(array.nbytes for array in mine) == served.served_bytes
+        exact = ROW_FORMATS["fp32"].of(table.local().weight)
+        assert served.served_bytes < 0.6 * exact.served_bytes
+
+
+def test_a_table_that_its_format_cannot_hold_is_refused_by_name(model):
+    group = tables_of(model).table_groups()[0]
+    group.group = dataclasses.replace(
+        group.group, table=dataclasses.replace(group.group.table, serve="int4", serve_group=5)
+    )
+    with pytest.raises(BundleError, match=r"table items\.item cannot be served: .* got 5"):
+        served_model(model)
 
 
 def test_a_graph_of_other_weights_is_refused_with_the_numbers(model, tower, prepared, trained):
@@ -274,7 +287,7 @@ def test_muxrec_index_makes_a_new_bundle_and_leaves_the_old_one(exported, traine
     Bundle.open(old.folder)
 
 
-def test_served_model_is_the_model_itself_without_int8_tables(model):
+def test_served_model_is_the_model_itself_without_quantised_tables(model):
     assert served_model(model) is model
 
 

@@ -20,6 +20,7 @@ SOUND = (ITEM, GENRE, YEAR, VECTOR, TEXT)
 
 def test_a_sound_declaration_has_no_fault() -> None:
     assert check_features(SOUND, (FULL, UNIFIED)) == []
+    assert check_features(SOUND, (FULL, replace(UNIFIED, serve_dtype="int4", serve_group=64))) == []
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,9 @@ def test_a_faulty_feature_is_named(feature: FeatureSpec, fault: str) -> None:
         (replace(UNIFIED, rows=2**31), "got 2147483648"),
         (replace(UNIFIED, rows=None), "got None"),
         (replace(UNIFIED, width=0), "width must be positive, got 0"),
+        (replace(UNIFIED, serve_group=-1), "serve_group must not be negative, got -1"),
+        (replace(UNIFIED, serve_group=8), "serve_group: fp32 rows have no scales to share"),
+        (replace(UNIFIED, serve_dtype="csr"), "serve_dtype: csr is chosen by the methods"),
     ],
 )
 def test_a_faulty_table_is_named(table: TableSpec, fault: str) -> None:

@@ -31,8 +31,9 @@ def export(*, recipe: Recipe, seed: int | None) -> None:
     )
     if done.quantisation is not None:
         click.echo(
-            f"int8 tables against fp32: largest error {done.quantisation.max_abs_error:.1e}, same "
-            f"top 10 for {done.quantisation.same_top10:.2%}"
+            "quantised tables against fp32: largest error "
+            f"{done.quantisation.max_abs_error:.1e}, same top 10 for "
+            f"{done.quantisation.same_top10:.2%}"
         )
     _show(done.folder)
 

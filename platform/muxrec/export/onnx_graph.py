@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muxrec.bundle import format as names
 from muxrec.errors import BundleError
 from muxrec.export.onnx_shift import TRANSLATIONS
-from muxrec.export.quantise import quantise_rows, tables_of
+from muxrec.export.quantise import served_rows, tables_of
 from muxrec.features.arrays import ItemArrays
 from muxrec.model import ItemModel
 from muxrec.spec.hashing import HASH_VERSION
@@ -30,30 +29,16 @@ EXAMPLE_ITEMS = 5
 
 
 class ServedGroup(nn.Module):
-    """One physical table with the reads on it, in exportable operations; int8 where declared."""
+    """One physical table with the reads on it, in exportable operations and its served format."""
 
-    codes: Tensor
-    scales: Tensor
-
-    def __init__(self, group: TableGroup) -> None:
+    def __init__(self, table: TableGroup) -> None:
         super().__init__()
-        self.address, self.features = group.address, group.features
-        self.width, self.is_int8 = group.group.table.width, group.group.table.serve == "int8"
-        weight = group.weight.detach()
-        if self.is_int8:
-            codes, scales = quantise_rows(weight)
-            self.register_buffer("codes", codes)
-            self.register_buffer("scales", scales[:, None].contiguous())
-        else:
-            self.register_buffer("codes", weight)
+        self.address, self.features = table.address, table.features
+        self.rows = served_rows(table)
 
     def gather(self, rows: Tensor) -> Tensor:
         """Rows ``[..., d]`` by number."""
-        if not self.is_int8:
-            return F.embedding(rows, self.codes)
-        flat = rows.flatten()
-        codes = self.codes.index_select(0, flat).to(torch.float32)
-        return (codes * self.scales.index_select(0, flat)).view(*rows.shape, self.width)
+        return self.rows(rows)
 
 
 class ServedGraph(nn.Module):

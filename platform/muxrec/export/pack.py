@@ -42,7 +42,7 @@ class Exported:
         seed: Number of the exported repetition.
         validation: Its validation metric, or None.
         parity: Graph against torch.
-        quantisation: int8 tables against fp32 ones, or None where no table is int8.
+        quantisation: Served tables against fp32 ones, or None where every format is exact.
     """
 
     folder: Path

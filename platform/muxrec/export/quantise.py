@@ -1,45 +1,18 @@
-"""Served rows: int8 codes with one scale per row, where a table's declaration asks for it."""
+"""Tables as they are served: rows in the format that each table's declaration asks for."""
 
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple, cast
+import dataclasses
+from typing import cast
 
 import torch
-from torch import Tensor
 
+from muxrec.errors import BundleError
 from muxrec.model import ItemModel
-from muxrec.tables.held import TableGroup
+from muxrec.tables.held import HeldTable
 from muxrec.tables.reference import ReferenceTables
-
-LEVELS = 127
-
-
-class Int8Rows(NamedTuple):
-    """A quantised table.
-
-    Attributes:
-        codes: int8 ``[R, d]`` in ``[-127, 127]``.
-        scales: float32 ``[R]``; row r is ``codes[r] * scales[r]``.
-    """
-
-    codes: Tensor
-    scales: Tensor
-
-    def rows(self) -> Tensor:
-        """The rows that the codes stand for, float32 ``[R, d]``."""
-        return self.codes.float() * self.scales[:, None]
-
-
-def quantise_rows(weight: Tensor) -> Int8Rows:
-    """Symmetric int8 codes of float32 rows ``[R, d]``; a row of zeros keeps scale 0.
-
-    The error of a number is at most half a step, ``max(abs(row)) / 254``.
-    """
-    scales = weight.abs().amax(dim=1) / LEVELS
-    steps = torch.where(scales > 0, scales, 1.0)
-    codes = torch.round(weight / steps[:, None]).clamp(-LEVELS, LEVELS).to(torch.int8)
-    return Int8Rows(codes, scales)
+from muxrec.tables.rows import ROW_FORMATS, ServedRows
 
 
 def tables_of(model: ItemModel) -> ReferenceTables:
@@ -54,18 +27,37 @@ def tables_of(model: ItemModel) -> ReferenceTables:
     return tables
 
 
+def served_rows(table: HeldTable) -> ServedRows:
+    """The rows of ``table`` in its format, an ``nn.Module``.
+
+    Raises:
+        BundleError: The format cannot hold them.
+    """
+    physical = table.group.table
+    try:
+        return ROW_FORMATS[physical.serve].of(table.local().floats(), group=physical.serve_group)
+    except ValueError as error:
+        raise BundleError(f"table {physical.name} cannot be served: {error}") from error
+
+
+def is_quantised(table: HeldTable) -> bool:
+    """Whether the served rows of ``table`` differ from the trained ones."""
+    return not ROW_FORMATS[table.group.table.serve].is_exact
+
+
 @torch.no_grad()
 def served_model(model: ItemModel) -> ItemModel:
-    """The model as it will be served: int8 tables hold the rows that their codes stand for.
+    """The model as it will be served: tables hold the rows that their codes stand for.
 
     Returns:
-        ``model`` itself where no table is declared int8, else a copy.
+        ``model`` itself where every table's format is exact, else a copy.
+
+    Raises:
+        BundleError: A table's format cannot hold its rows.
     """
-    if not any(group.group.table.serve == "int8" for group in tables_of(model).table_groups()):
+    if not any(is_quantised(table) for table in tables_of(model).table_groups()):
         return model
     served = copy.deepcopy(model)
-    for group in tables_of(served).table_groups():
-        if group.group.table.serve == "int8":
-            weight = cast(TableGroup, group).weight
-            weight.copy_(quantise_rows(weight).rows())
+    for table in filter(is_quantised, tables_of(served).table_groups()):
+        table.load(dataclasses.replace(table.local(), weight=served_rows(table).dense()))
     return served

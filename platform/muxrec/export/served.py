@@ -38,7 +38,8 @@ class ServedTower:
         vectors: float32 ``[C, D]``, by onnxruntime.
         parts: float32 ``[C, M, D]``, by onnxruntime.
         parity: Graph against torch.
-        quantisation: Graph with int8 tables against torch with fp32 ones; None without int8.
+        quantisation: Graph with tables in their served formats against torch with fp32 ones; None
+            where every format is exact.
     """
 
     path: Path
@@ -52,7 +53,7 @@ class ServedTower:
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
         """The proofs by name."""
-        proofs = {"parity": self.parity, "int8": self.quantisation}
+        proofs = {"parity": self.parity, "quantisation": self.quantisation}
         return {name: proof.as_metrics() for name, proof in proofs.items() if proof is not None}
 
 
@@ -83,5 +84,5 @@ def export_and_prove(
         exact = encode_catalogue(model, arrays)
         same = same_top(exact[0], vectors, k=TOP)
         lost = Parity(len(arrays), max_error(exact, (vectors, parts)), same)
-        log.info(event("int8", error=lost.max_abs_error, same_top10=lost.same_top10))
+        log.info(event("quantisation", error=lost.max_abs_error, same_top10=lost.same_top10))
     return ServedTower(path, features, arrays, vectors, parts, parity, lost)

@@ -43,6 +43,7 @@ TableMethod = Literal[
     "cafe",
 ]
 ServeFormat = Literal["fp32", "fp16", "int8", "int4", "int2", "csr"]
+SCALED_FORMATS: tuple[ServeFormat, ...] = ("int8", "int4", "int2")
 Sharding = Literal[
     "auto", "row_wise", "table_wise", "column_wise", "data_parallel", "table_row_wise", "grid"
 ]
@@ -166,6 +167,11 @@ def _table_faults(table: TableSpec) -> list[str]:
         faults.append(f"width must be positive, got {table.width}")
     if table.serve_group < 0:
         faults.append(f"serve_group must not be negative, got {table.serve_group}")
+    if table.serve_group > 0 and table.serve_dtype not in SCALED_FORMATS:
+        faults.append(
+            f"serve_group: {table.serve_dtype} rows have no scales to share: leave it out or set "
+            f"serve_dtype to one of {', '.join(SCALED_FORMATS)}"
+        )
     if table.serve_dtype == "csr":
         faults.append("serve_dtype: csr is chosen by the methods that prune; leave it out")
     faults += option_faults(table.method, table.options)

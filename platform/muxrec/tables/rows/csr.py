@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ class CsrRows(nn.Module):
         values: float32 ``[N]``.
     """
 
+    is_exact: ClassVar[bool] = True
     starts: Tensor
     columns: Tensor
     values: Tensor

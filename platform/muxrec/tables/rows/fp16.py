@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ class Fp16Rows(nn.Module):
         values: float16 ``[R, d]``.
     """
 
+    is_exact: ClassVar[bool] = False
     values: Tensor
 
     def __init__(self, values: Tensor) -> None:

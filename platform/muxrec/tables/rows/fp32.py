@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ class Fp32Rows(nn.Module):
         values: float32 ``[R, d]``; the weight itself, not a copy.
     """
 
+    is_exact: ClassVar[bool] = True
     values: Tensor
 
     def __init__(self, values: Tensor) -> None:

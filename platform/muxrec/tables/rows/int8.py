@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ class Int8Rows(nn.Module):
         scales: float32 ``[lines, scales per row]``, see :class:`ScaleGroups`.
     """
 
+    is_exact: ClassVar[bool] = False
     codes: Tensor
     scales: Tensor
 

@@ -34,6 +34,7 @@ class PackedRows(nn.Module):
         unit: float32 scalar.
     """
 
+    is_exact: ClassVar[bool] = False
     bits: ClassVar[int]
     codes: Tensor
     levels: Tensor

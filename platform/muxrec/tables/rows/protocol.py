@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from torch import Tensor
 
@@ -14,10 +14,12 @@ class ServedRows(Protocol):
     onnxruntime runs with the same bits.
 
     Attributes:
+        is_exact: Whether the rows are the trained ones (but for the sign of a zero).
         rows: R.
         width: Numbers per row, d.
     """
 
+    is_exact: ClassVar[bool]
     rows: int
     width: int
 
