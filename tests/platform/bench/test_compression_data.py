@@ -155,9 +155,9 @@ def test_a_batch_holds_the_impressions_asked_for() -> None:
 
 
 def test_known_ids_are_those_of_the_training_part() -> None:
-    known = small().known_ids()
-    assert known["user"].tolist() == [4, 5]
-    assert known["tags"].tolist() == [7, 8]
+    assert small().ids("user", "train").tolist() == [4, 5]
+    assert small().ids("tags", "train").tolist() == [7, 8]
+    assert small().ids("tags", "test").tolist() == [9]
 
 
 def test_the_digest_sees_every_change() -> None:

@@ -17,7 +17,7 @@ from muxrec.bench.compression.settings import ClickSettings
 from muxrec.bench.compression.sizes import table_bytes
 from muxrec.bench.compression.sweep import Cell
 from muxrec.bench.compression.train import ClickTraining, OnEpoch
-from muxrec.spec.hashing import HASH_VERSION, Int64Array
+from muxrec.spec.hashing import HASH_VERSION
 from muxrec.tables.build import Engine, build_tables
 
 
@@ -101,18 +101,16 @@ class ClickTask:
         )
 
     def _model(self, cell: Cell, data: ClickData) -> ClickModel:
-        known: dict[str, Int64Array] = data.known_ids()
         made = plan(
             contestant(cell.method),
-            data.features,
-            known,
+            data,
             budget=cell.budget,
             width=self.settings.width,
             init=self.settings.init,
         )
         tables = build_tables(
             made.features,
-            made.tables,
+            (made.table,),
             vocabularies=made.vocabularies,
             engine=self.engine,
             seed=cell.seed,

@@ -45,10 +45,6 @@ class ClickData:
         column, positions = self.columns[feature], self.positions[part]
         return column.take(positions).ids if isinstance(column, Jagged) else column[positions]
 
-    def known_ids(self) -> dict[str, Int64Array]:
-        """Distinct ids of every feature in the training part, rising; what a budget is of."""
-        return {f.name: np.unique(self.ids(f.name, "train")) for f in self.features}
-
     def digest(self) -> str:
         """Hex SHA-256 of everything that a result depends on."""
         found = hashlib.sha256()

@@ -42,12 +42,7 @@ class ClickModel(nn.Module):
 
     def dense(self) -> nn.ModuleDict:
         """Everything but the rows: the head, and a method's own small networks."""
-        return nn.ModuleDict({"head": self.head, "methods": method_networks(self.tables)})
-
-
-def method_networks(tables: nn.Module) -> nn.Module:
-    """The small networks of the tables' methods: what they train besides rows."""
-    return cast(nn.Module, tables.combine if hasattr(tables, "combine") else tables.vectors)
+        return nn.ModuleDict({"head": self.head, "methods": cast(Tables, self.tables).vectors})
 
 
 class CrossHead(nn.Module):

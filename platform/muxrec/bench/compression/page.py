@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from muxrec.bench.compression.markdown import HEADS, best_table, entry_cells, is_level
-from muxrec.bench.compression.summary import Entry, Frontier
+from muxrec.bench.compression.markdown import HEADS, best_table, entry_cells
+from muxrec.bench.compression.summary import FULL, Entry, Frontier
 from muxrec.evaluation.report.charts import Series, interval_track, line_chart
 from muxrec.evaluation.report.document import html_document, scroll_table
 from muxrec.evaluation.report.markup import Markup, join, tag
@@ -90,8 +90,8 @@ def _series(entries: list[Entry], size: Bytes) -> Series:
 def _shown(frontier: Frontier) -> list[str]:
     """Full tables first where they were measured, then the best by mean place."""
     ranked = frontier.ranked()
-    first = [method for method in ranked if method == "full"]
-    return [*first, *(method for method in ranked if method != "full")][:LINES]
+    first = [method for method in ranked if method == FULL]
+    return [*first, *(method for method in ranked if method != FULL)][:LINES]
 
 
 def _best(frontier: Frontier) -> Markup:
@@ -129,23 +129,22 @@ def _methods(frontier: Frontier) -> Markup:
 def _results(frontier: Frontier) -> Markup:
     gaps = [entry.against_full for entry in frontier.entries if entry.against_full]
     reach = max((abs(end) for gap in gaps for end in (gap.low, gap.high)), default=0) or 1
-    best = {budget: frontier.at(budget)[0] for budget in frontier.budgets}
-    body = [_row(entry, best[entry.budget], reach) for entry in frontier.entries]
+    best = [frontier.at(budget)[0] for budget in frontier.budgets]
+    body = [_row(entry, reach, is_best=entry in best) for entry in frontier.entries]
     heads = ["method", "minus full, with interval", *HEADS[1:]]
     heads = [frontier.first.metric if head == "quality" else head for head in heads]
-    hint = "Marked: the best at its budget, and what is level with it."
+    hint = "Marked: the best at its budget. Red: behind full tables, its interval below zero."
     table = scroll_table(heads, body, caption=f"{frontier.first.metric}, mean over seeds")
     return join(tag("h2", "All results"), tag("p", hint, class_="hint"), table)
 
 
-def _row(entry: Entry, best: Entry, reach: float) -> Markup:
+def _row(entry: Entry, reach: float, *, is_best: bool) -> Markup:
     name, *cells = entry_cells(entry)
     gap, plot = entry.against_full, Markup("")
     if gap is not None:
         ahead = "ahead" if gap.mean > 0 else "behind"
         kind = ahead if gap.is_clear else "level"
         plot = interval_track(gap.low, gap.mean, gap.high, within=(-reach, reach), kind=kind)
-    is_best = entry is best or is_level(entry, best)
     return tag(
         "tr",
         tag("th", name, scope="row"),

@@ -1,19 +1,21 @@
-"""From a method's name and a budget to declared features and tables."""
+"""From a method's name and a budget to declared features and one table that all of them read."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import cast, get_args
+from typing import Any, cast
 
+from muxrec.bench.compression.clicks import ClickData
 from muxrec.errors import RecipeError
 from muxrec.spec.features import FeatureSpec, TableMethod, TableSpec, check_features
-from muxrec.spec.hashing import Int64Array
+from muxrec.spec.table_methods import METHOD_SPECS
 from muxrec.spec.vocabulary import Vocabulary, build_vocabulary
+from muxrec.tables.methods import METHODS
 
-FULL = "full"
-_NAME = re.compile(r"([a-z][a-z0-9_]*?)(?:-([1-9][0-9]*))?")
+TABLE = "table"
+_NAME = re.compile(r"([a-z][a-z0-9_]*)(?:-([1-9][0-9]*))?")
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,24 @@ class Contestant:
         """``unified-4`` is the unified table with four probes; one probe is not spelled out."""
         return f"{self.method}-{self.probes}" if self.probes > 1 else self.method
 
+    @property
+    def has_budget(self) -> bool:
+        """Whether a budget sets its size; a full table has the size that it has."""
+        return METHOD_SPECS[self.method].free is not None
+
 
 @dataclass(frozen=True)
 class Plan:
     """Declarations that :func:`muxrec.tables.build.build_tables` takes.
 
     Attributes:
-        features: The task's features, each with its table.
-        tables: The tables.
-        vocabularies: Feature name -> ids of the training part.
+        features: The task's features, all on one table.
+        table: The table.
+        vocabularies: Feature name -> ids of the training part with their counts.
     """
 
     features: tuple[FeatureSpec, ...]
-    tables: tuple[TableSpec, ...]
+    table: TableSpec
     vocabularies: Mapping[str, Vocabulary]
 
 
@@ -56,28 +63,19 @@ def contestant(name: str) -> Contestant:
         RecipeError: There is no such method.
     """
     match = _NAME.fullmatch(name)
-    known = get_args(TableMethod)
-    if match is None or match[1] not in known:
-        raise RecipeError(f"--methods: no method {name!r} (known: {', '.join(known)}, unified-4)")
+    if match is None or match[1] not in METHODS:
+        known = ", ".join(METHODS)
+        raise RecipeError(f"--methods: no method {name!r} (known: {known}; unified-4: 4 probes)")
     return Contestant(cast(TableMethod, match[1]), int(match[2] or 1))
 
 
-def plan(
-    entrant: Contestant,
-    features: tuple[FeatureSpec, ...],
-    known: Mapping[str, Int64Array],
-    *,
-    budget: float,
-    width: int,
-    init: float,
-) -> Plan:
-    """Tables for ``features`` that hold ``budget`` of the numbers of full tables.
+def plan(entrant: Contestant, data: ClickData, *, budget: float, width: int, init: float) -> Plan:
+    """A table for the features of ``data`` that holds ``budget`` of the numbers of full tables.
 
     Args:
         entrant: The method.
-        features: The task's features.
-        known: Feature name -> its distinct ids in the training part.
-        budget: Share of a full table's numbers, above 0; a full table has 1.
+        data: The task; ids are known from its training part only.
+        budget: Share of full tables' numbers, above 0; methods without a budget have 1.
         width: Width of every feature's vector.
         init: Rows start uniform in ``[-init, init]``.
 
@@ -86,36 +84,25 @@ def plan(
     """
     if width % entrant.probes:
         raise RecipeError(f"{entrant.name}: {entrant.probes} probes do not divide width {width}")
+    words = {f.name: build_vocabulary(f.name, data.ids(f.name, "train")) for f in data.features}
+    ids = sum(vocabulary.size for vocabulary in words.values())
     chunk = width // entrant.probes
-    if entrant.method == "unified":
-        numbers = budget * width * sum(len(ids) for ids in known.values())
-        tables = (TableSpec("unified", "unified", chunk, rows=_rows(numbers / chunk), init=init),)
-        read = {feature.name: "unified" for feature in features}
-    else:
-        tables = tuple(
-            _own_table(entrant, f.name, budget=budget, ids=len(known[f.name]), chunk=chunk)
-            for f in features
-        )
-        tables = tuple(replace(table, init=init) for table in tables)
-        read = {feature.name: feature.name for feature in features}
-    declared = tuple(replace(f, table=read[f.name], probes=entrant.probes) for f in features)
-    if faults := check_features(declared, tables):
+    size = _size(entrant, budget=budget, numbers=ids * width, chunk=chunk)
+    table = TableSpec(TABLE, entrant.method, chunk, init=init, **size)
+    features = tuple(replace(f, table=TABLE, probes=entrant.probes) for f in data.features)
+    if faults := check_features(features, (table,)):
         raise RecipeError(f"{entrant.name} at {budget:g}: {faults[0]}")
-    return Plan(
-        declared, tables, {f.name: build_vocabulary(f.name, known[f.name]) for f in features}
-    )
+    return Plan(features, table, words)
 
 
-def _own_table(
-    entrant: Contestant, feature: str, *, budget: float, ids: int, chunk: int
-) -> TableSpec:
-    if entrant.method == FULL:
+def _size(entrant: Contestant, *, budget: float, numbers: int, chunk: int) -> dict[str, Any]:
+    """What of a :class:`TableSpec` says the size of ``budget`` of ``numbers`` numbers."""
+    spec = METHOD_SPECS[entrant.method]
+    if not entrant.has_budget:
         if budget != 1:
-            raise RecipeError(f"full tables have the budget 1, got {budget:g}")
-        return TableSpec(feature, FULL, chunk)
-    rows = _rows(budget * ids * entrant.probes)
-    return TableSpec(feature, entrant.method, chunk, rows=rows)
-
-
-def _rows(wanted: float) -> int:
-    return max(1, int(wanted))
+            raise RecipeError(f"{entrant.name} has no size to set: its budget is 1, got {budget:g}")
+        return {}
+    if spec.has_probes:
+        # The width of such a table is a row's, so a row is all that the share is counted in.
+        return {"rows": max(1, int(budget * numbers) // chunk)}
+    return {"budget": f"{100 * budget:g}%"}

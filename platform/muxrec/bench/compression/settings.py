@@ -30,7 +30,7 @@ CLICK_SETTINGS: dict[str, ClickSettings] = {
         16, "mlp", Schedule(1_024, epochs=15, patience=2, dense_lr=1e-3, weight_decay=0.0)
     ),
     "movielens-1m": ClickSettings(
-        16, "dcn", Schedule(2_048, epochs=14, patience=2, dense_lr=1e-3, weight_decay=0.0)
+        16, "dcn", Schedule(2_048, epochs=14, patience=2, dense_lr=2e-3, weight_decay=0.0)
     ),
 }
 

@@ -8,13 +8,12 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from muxrec.bench.compression.model import method_networks
 from muxrec.tables.build import Tables
 
 _MOMENTS = 2
 """Adam keeps two numbers per parameter of a method's own networks."""
-_MAPS = {"address", "addresses", "known"}
-"""Names of the modules that turn ids into rows."""
+_MAPS = {"address", "addresses", "vectors"}
+"""Names of the modules whose buffers turn ids into rows: seeds, dictionaries, codes, masks."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class TableBytes:
     Attributes:
         parameters: Trained numbers: rows, and the weights of a method's own networks.
         training: Bytes while training: parameters, optimiser state, maps.
-        serving: Bytes when served in float32: parameters and maps.
+        serving: Bytes when served as trained: parameters and maps.
         maps: Bytes of what turns ids into rows, part of both: dictionaries of known ids, seeds.
     """
 
@@ -36,13 +35,16 @@ class TableBytes:
 
 def table_bytes(tables: nn.Module) -> TableBytes:
     """Bytes of ``tables``, which follow :class:`muxrec.tables.build.Tables`."""
-    held = cast(Tables, tables).export_state().tables.values()
+    found = cast(Tables, tables)
+    held = found.export_state().tables.values()
     weights = [rows.weight for rows in held]
-    own = list(method_networks(tables).parameters())
+    scales = [rows.scale for rows in held if rows.scale is not None]
+    own = list(found.vectors.parameters())
     maps = _bytes(b for name, b in tables.named_buffers() if _MAPS & set(name.split(".")))
-    serving = _bytes(weights) + _bytes(own) + maps
+    serving = _bytes([*weights, *scales, *own]) + maps
     state = _bytes(rows.momentum for rows in held) + _MOMENTS * _bytes(own)
-    return TableBytes(sum(t.numel() for t in [*weights, *own]), serving + state, serving, maps)
+    numbers = sum(tensor.numel() for tensor in [*weights, *scales, *own])
+    return TableBytes(numbers, serving + state, serving, maps)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

@@ -8,10 +8,12 @@ from statistics import mean, median, stdev
 
 from scipy import stats
 
-from muxrec.bench.compression.plans import FULL
 from muxrec.bench.compression.record import Result
 from muxrec.bench.compression.sweep import entries_of
 from muxrec.errors import DataError
+
+FULL = "full"
+"""The method that all others are compared with."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Entry:
 
     @property
     def serving_bytes(self) -> float:
-        """Bytes when served in float32, mean over seeds."""
+        """Bytes when served, mean over seeds."""
         return mean(result.serving_bytes for result in self.results)
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from muxrec.bench.compression.plans import FULL
+from muxrec.bench.compression.plans import contestant
 from muxrec.bench.compression.record import Result, read_result, write_result
 from muxrec.manifest import digest_of
 
@@ -65,7 +65,8 @@ class Sweep:
 
     Attributes:
         methods: Names of contestants.
-        budgets: Shares of a full table's numbers; full tables take part at 1 whatever these are.
+        budgets: Shares of a full table's numbers; methods without a size to set, such as full,
+            take part once, at 1.
         seeds: How many seeds, from 0.
         table_lrs: Learning rates tried on seed 0 for every method and budget; the one with the best
             validation quality is used for all seeds.
@@ -81,7 +82,7 @@ class Sweep:
         return [
             (method, budget)
             for method in self.methods
-            for budget in ((1.0,) if method == FULL else self.budgets)
+            for budget in (self.budgets if contestant(method).has_budget else (1.0,))
         ]
 
     @property

@@ -1,0 +1,250 @@
+"""A sweep tunes fairly, goes on where it stopped, and its report says what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from muxrec.bench.compression import command
+from muxrec.bench.compression.click_task import ClickTask
+from muxrec.bench.compression.clicks import ClickData
+from muxrec.bench.compression.facts import facts
+from muxrec.bench.compression.markdown import markdown_report
+from muxrec.bench.compression.page import html_report
+from muxrec.bench.compression.record import Result, read_result, write_result
+from muxrec.bench.compression.settings import ClickSettings
+from muxrec.bench.compression.summary import against, estimate, summarise
+from muxrec.bench.compression.sweep import Cell, OnEpoch, Sweep, run_sweep
+from muxrec.errors import DataError
+
+SWEEP = Sweep(("full", "unified-4", "hashed"), (0.5, 0.1), seeds=3, table_lrs=(0.1, 0.2))
+SETTINGS = {
+    "schedule": {
+        "batch_size": 8,
+        "epochs": 3,
+        "patience": 1,
+        "dense_lr": 0.1,
+        "weight_decay": 0.0,
+    },
+    "head": "mlp",
+    "init": 0.05,
+    "engine": "auto",
+    "muxrec": "0",
+    "hash": "x",
+    "data_digest": "d",
+}
+
+
+class KnownTask:
+    """A task whose results are a formula: quality falls with the budget, 0.2 is the better rate."""
+
+    name, dataset = "known", "formula"
+
+    def __init__(self, stop_after: int | None = None, version: int = 0) -> None:
+        self.ran: list[Cell] = []
+        self.stop_after, self.version = stop_after, version
+
+    def identity(self) -> dict[str, Any]:
+        return {**SETTINGS, "version": self.version}
+
+    def run(self, cell: Cell, settings: Mapping[str, Any], on_epoch: OnEpoch) -> Result:
+        if self.stop_after is not None and len(self.ran) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.ran.append(cell)
+        on_epoch(1, 0.5)
+        worse = {"full": 0.0, "unified-4": 0.01, "hashed": 0.1}[cell.method]
+        quality = 0.8 - worse * (1.1 - cell.budget) + 0.001 * cell.seed
+        # The rate that is better in validation is worse on the test part: tuning must not look.
+        quality -= 0.05 * (cell.table_lr == 0.2)
+        return Result(
+            task=self.name,
+            data=self.dataset,
+            method=cell.method,
+            budget=cell.budget,
+            seed=cell.seed,
+            metric="AUC",
+            quality=quality,
+            validation=0.7 + cell.table_lr,
+            others={"log loss": 0.4},
+            table_lr=cell.table_lr,
+            epochs=3,
+            best_epoch=1 + cell.seed,
+            step_ms=2.0,
+            width=16,
+            parameters=int(1_000 * cell.budget),
+            training_bytes=int(5_000 * cell.budget),
+            serving_bytes=int(4_000 * cell.budget),
+            map_bytes=10,
+            label_rule="made up",
+            split_rule="none",
+            settings=settings,
+        )
+
+
+def test_every_entry_is_tuned_on_one_seed_by_validation_alone(tmp_path: Path) -> None:
+    task = KnownTask()
+    results = run_sweep(SWEEP, task, tmp_path)
+    assert len(task.ran) == SWEEP.trainings == 5 * (2 + 2)
+    assert {(r.table_lr, r.validation) for r in results} == {(0.2, 0.7 + 0.2)}
+    assert len(results) == 5 * 3
+    assert [(c.seed, c.table_lr) for c in task.ran[:4]] == [(0, 0.1), (0, 0.2), (1, 0.2), (2, 0.2)]
+    assert {c.budget for c in task.ran if c.method == "full"} == {1.0}
+
+
+@given(st.integers(0, 20))
+def test_a_stopped_sweep_goes_on_where_it_stopped(
+    tmp_path_factory: pytest.TempPathFactory, done: int
+) -> None:
+    folder = tmp_path_factory.mktemp("sweep")
+    first, second, third = KnownTask(stop_after=done), KnownTask(), KnownTask()
+    if done < SWEEP.trainings:
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(SWEEP, first, folder)
+    else:
+        run_sweep(SWEEP, first, folder)
+    results = run_sweep(SWEEP, second, folder)
+    assert len(first.ran) == done
+    assert len(first.ran) + len(second.ran) == SWEEP.trainings
+    assert run_sweep(SWEEP, third, folder) == results
+    assert third.ran == []
+
+
+def test_other_settings_measure_again(tmp_path: Path) -> None:
+    run_sweep(SWEEP, KnownTask(), tmp_path)
+    other = KnownTask(version=1)
+    run_sweep(SWEEP, other, tmp_path)
+    assert len(other.ran) == SWEEP.trainings
+
+
+def test_a_damaged_result_is_named(tmp_path: Path) -> None:
+    result = KnownTask().run(Cell("full", 1, 0, 0.1), {}, lambda epoch, auc: None)
+    path = tmp_path / "deep" / "one.json"
+    write_result(path, result)
+    assert read_result(path) == result
+    path.write_text(path.read_text()[:-10])
+    with pytest.raises(DataError, match=r"one\.json: expected a result .* delete the file"):
+        read_result(path)
+    path.write_text(json.dumps({"format": 0}))
+    with pytest.raises(DataError, match="expected a result of format"):
+        read_result(path)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=9))
+def test_the_interval_is_students(values: list[float]) -> None:
+    found = estimate(values)
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    assert found.half_width == pytest.approx(half, abs=1e-12)
+    assert found.mean == pytest.approx(sum(values) / len(values))
+
+
+def test_one_seed_has_no_interval_and_shows_nothing_clearly() -> None:
+    found = estimate([0.7])
+    assert (found.low, found.mean, found.high, found.half_width) == (0.7, 0.7, 0.7, None)
+    assert not found.is_clear
+
+
+def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
+    frontier = summarise(run_sweep(SWEEP, KnownTask(), tmp_path))
+    small = frontier.of("unified-4")[0]
+    assert small.budget == 0.1
+    # Seeds shift both alike, so the paired difference has no spread and the quality has one.
+    assert small.quality.half_width == pytest.approx(0.001 * 4.303 / 3**0.5, rel=1e-3)
+    assert small.against_full is not None
+    assert small.against_full.mean == pytest.approx(-0.01)
+    assert small.against_full.half_width == pytest.approx(0, abs=1e-12)
+    assert small.share == pytest.approx(0.1)
+    assert frontier.of("full")[0].against_full is None
+    assert [entry.method for entry in frontier.at(0.1)] == ["unified-4", "hashed"]
+    gap = against(frontier.of("hashed")[0], small)
+    assert gap is not None
+    assert gap.mean == pytest.approx(-0.09)
+    assert frontier.ranked()[-1] == "hashed"
+
+
+def test_results_of_two_rules_are_not_mixed(tmp_path: Path) -> None:
+    results = run_sweep(SWEEP, KnownTask(), tmp_path)
+    with pytest.raises(DataError, match="one task, data set and rule, got 2"):
+        summarise([*results, replace(results[0], label_rule="another")])
+    with pytest.raises(DataError, match="got 0"):
+        summarise([])
+
+
+class Outline(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+
+def test_the_report_says_what_stands_behind_every_quality(tmp_path: Path) -> None:
+    frontier = summarise(run_sweep(SWEEP, KnownTask(), tmp_path))
+    said = facts(frontier, SWEEP, "muxrec bench compression --attack '<script>'")
+    text, page = markdown_report(frontier, said), html_report(frontier, said)
+    for needed in ("made up", "none", "3; a seed", "16 numbers", "0.1, 0.2", "at most 3 epochs"):
+        assert needed in text
+        assert needed in page
+    line = next(row for row in text.splitlines() if row.startswith("| unified-4 | 10 %"))
+    assert "0.7410 ± 0.0025 | -0.0100 ± 0.0000 | 500 | 400 | 10 | 2.00 | 0.2 | 1 to 3 | 3" in line
+    # Every entry, its loss against full tables included, and nothing else.
+    assert (
+        sum(row.startswith(("| full", "| unified-4", "| hashed")) for row in text.splitlines()) == 5
+    )
+    elements = Outline()
+    elements.feed(page)
+    names = [name for name, _ in elements.elements]
+    assert names.count("script") == 1
+    assert "img" not in names
+    assert not [a for _, a in elements.elements if "src" in a or (a.get("href") or "#")[0] != "#"]
+    whiskers = [a for name, a in elements.elements if (a.get("class") or "").startswith("span s")]
+    # Five entries in two charts, and once more in each method's own.
+    assert len(whiskers) == 3 * 5
+
+
+def test_the_command_writes_the_report_and_goes_on_without_training(
+    planted: ClickData,
+    settings: ClickSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(command.CLICK_DATA, "movielens-100k", lambda folder: planted)
+    monkeypatch.setitem(command.CLICK_SETTINGS, "movielens-100k", settings)
+    arguments = ["--data", "movielens-100k", "--folder", str(tmp_path), "--out", str(tmp_path)]
+    arguments += [
+        "--methods",
+        "full,unified-2",
+        "--budgets",
+        "0.3",
+        "--seeds",
+        "2",
+        "--tune",
+        "0.1",
+    ]
+    first = CliRunner().invoke(command.compression_bench, arguments, catch_exceptions=False)
+    assert first.exit_code == 0, first.output
+    machine = json.loads((tmp_path / "click-movielens-100k.json").read_text())
+    assert len(machine["results"]) == 4
+    assert (tmp_path / "click-movielens-100k.html").is_file()
+    monkeypatch.setattr(ClickTask, "run", None)
+    again = CliRunner().invoke(command.compression_bench, arguments, catch_exceptions=False)
+    assert again.exit_code == 0
+    assert json.loads((tmp_path / "click-movielens-100k.json").read_text()) == machine
+
+
+@pytest.mark.parametrize(("option", "value"), [("--budgets", "0.1,x"), ("--tune", "-1")])
+def test_bad_numbers_are_refused(tmp_path: Path, option: str, value: str) -> None:
+    arguments = ["--data", "movielens-100k", "--folder", str(tmp_path), "--out", str(tmp_path)]
+    done = CliRunner().invoke(command.compression_bench, [*arguments, option, value])
+    assert done.exit_code == 2
+    assert repr(value) in done.output
