@@ -16,6 +16,7 @@ from muxrec.spec.features import FeatureSpec, TableSpec
 from muxrec.spec.table_methods import METHOD_SPECS
 from muxrec.spec.vocabulary import Vocabulary
 from muxrec.tables.bags import Bags
+from muxrec.tables.budget import solve_budgets
 from muxrec.tables.features import Vectors
 from muxrec.tables.fused import FusedTables
 from muxrec.tables.lowering import Lowering, Place, lower
@@ -82,7 +83,8 @@ def build_tables(
 
     Args:
         features: Declared features; dense ones are left aside.
-        tables: Declared tables; those that no feature reads are left aside.
+        tables: Declared tables; those that no feature reads are left aside, and budgets are
+            turned into sizes.
         vocabularies: Feature name -> known ids, for features on full tables.
         engine: ``torchrec``, ``reference``, or ``auto``: torchrec where it is installed; the choice
             is logged.
@@ -95,10 +97,11 @@ def build_tables(
         A module that follows :class:`Tables`.
 
     Raises:
-        RecipeError: A vocabulary that a table needs is not given.
+        RecipeError: A vocabulary that a table needs is not given, or a budget cannot be met.
         MissingExtraError: ``torchrec`` was asked for and is not installed.
     """
-    lowering = lower(features, tables, vocabularies, places=places, seed=seed)
+    sized = solve_budgets(features, tables, vocabularies)
+    lowering = lower(features, sized, vocabularies, places=places, seed=seed)
     return tables_of(lowering, engine=engine, seed=seed, lr=lr, device=device)
 
 

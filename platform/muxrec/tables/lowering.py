@@ -135,7 +135,7 @@ def lower(
         readers = tuple(feature for feature in sparse if feature.table == table.name)
         if readers:
             place = (places or {}).get(table.name, Place())
-            _check_vocabularies(table, readers, vocabularies)
+            check_vocabularies(table, readers, vocabularies)
             found.append(
                 (place, Declared(table, readers, vocabularies, place.stage, place.carried, seed))
             )
@@ -176,9 +176,14 @@ def _merged(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: rows for part in parts for name, rows in part.items()}
 
 
-def _check_vocabularies(
+def check_vocabularies(
     table: TableSpec, readers: tuple[FeatureSpec, ...], vocabularies: Mapping[str, Vocabulary]
 ) -> None:
+    """Refuse a table whose readers' known ids are not given, where it needs them.
+
+    Raises:
+        RecipeError: A reader has no vocabulary.
+    """
     if not METHOD_SPECS[table.method].needs_vocabulary:
         return
     for reader in readers:
