@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from muxrec.tables.addressing import Found, HashedRows, addressing, join_features
 from muxrec.tables.bags import Bags
+from muxrec.tables.exchange import gather_gradients
 from muxrec.tables.features import divide_bags
 from muxrec.tables.lowering import Group
 from muxrec.tables.optimizer import update_rows
@@ -52,6 +53,11 @@ class HeldTable(Protocol):
 
 class TableGroup(nn.Module):
     """A table of floating-point rows under row-wise Adagrad.
+
+    Where several processes train together each holds the whole table, and an update applies the
+    mean of all processes' gradients, so the copies stay equal. They exchange the rows in use. (This
+    is ``data_parallel``; TorchRec's own makes a gradient of the table's size in every process, see
+    docs/training.md.)
 
     Args:
         group: What is read.
@@ -108,17 +114,12 @@ class TableGroup(nn.Module):
 
     @torch.no_grad()
     def update(self, lr: float) -> None:
-        """One row-wise Adagrad update of the rows that have a gradient.
+        """One row-wise Adagrad update of the rows that have a gradient in any process.
 
         Raises:
             TypeError: The gradient is dense: a table of full size was built somewhere.
         """
-        if self.weight.grad is None:
-            return
-        if not self.weight.grad.is_sparse:
-            raise TypeError("a table got a dense gradient: look rows up through the tables")
-        gradient = self.weight.grad.coalesce()
-        rows, values = gradient.indices()[0], gradient.values()
+        rows, values = gather_gradients(*sparse_gradient(self.weight))
         update_rows(self.weight, self.momentum, rows, values, lr=lr)
         self.clear()
 
@@ -135,6 +136,24 @@ class TableGroup(nn.Module):
         """Take over rows and momentum."""
         self.weight.copy_(rows.weight)
         self.momentum.copy_(rows.momentum)
+
+
+def sparse_gradient(weight: nn.Parameter) -> tuple[Tensor, Tensor]:
+    """Rows of a table with a gradient, rising, int64 ``[U]``, and their gradients ``[U, d]``.
+
+    Both are empty where the table has no gradient.
+
+    Raises:
+        TypeError: The gradient is dense: a table of full size was built somewhere.
+    """
+    gradient = weight.grad
+    if gradient is None:
+        rows = torch.empty(0, dtype=torch.int64, device=weight.device)
+        return rows, weight.detach().new_empty(0, weight.shape[1])
+    if not gradient.is_sparse:
+        raise TypeError("a table got a dense gradient: look rows up through the tables")
+    gradient = gradient.coalesce()
+    return gradient.indices()[0], gradient.values()
 
 
 def split_reads(

@@ -40,7 +40,13 @@ def aligned_width(width: int) -> int:
 
 
 def update_rows(
-    table: Tensor, momentum: Tensor, rows: Tensor, gradient: Tensor, *, lr: float
+    table: Tensor,
+    momentum: Tensor,
+    rows: Tensor,
+    gradient: Tensor,
+    *,
+    lr: float,
+    squares: Tensor | None = None,
 ) -> None:
     """One row-wise Adagrad update in place.
 
@@ -50,14 +56,28 @@ def update_rows(
         rows: Distinct rows, int64 ``[U]``.
         gradient: Summed gradient of each row, ``[U, d]``.
         lr: Learning rate.
+        squares: Mean square of each row's gradient, float32 ``[U]``; None to take ``gradient``'s,
+            which is right where it holds whole rows.
     """
     if rows.numel() == 0:
         return
-    table.index_add_(0, rows, adagrad_steps(momentum, rows, gradient, lr=lr))
+    table.index_add_(0, rows, adagrad_steps(momentum, rows, gradient, lr=lr, squares=squares))
 
 
-def adagrad_steps(momentum: Tensor, rows: Tensor, gradient: Tensor, *, lr: float) -> Tensor:
+def adagrad_steps(
+    momentum: Tensor, rows: Tensor, gradient: Tensor, *, lr: float, squares: Tensor | None = None
+) -> Tensor:
     """What an update adds to each of ``rows``, ``[U, d]``; their momentum is brought forward."""
-    sums = momentum[rows] + gradient.square().sum(dim=1) / aligned_width(gradient.shape[1])
+    sums = momentum[rows] + (mean_squares(gradient) if squares is None else squares)
     momentum[rows] = sums
     return gradient * (-lr / (sums.sqrt() + EPS))[:, None]
+
+
+def mean_squares(gradient: Tensor, *, width: int = 0) -> Tensor:
+    """Sum of squares of each gradient, ``[U, d]``, over a row's numbers in memory: ``[U]``.
+
+    Args:
+        gradient: Gradients of rows, or of some columns of them.
+        width: Numbers of a whole row; 0 for d.
+    """
+    return gradient.square().sum(dim=1) / aligned_width(width or gradient.shape[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from muxrec.tables.methods.addresses import VocabularyIndex
 
 @dataclass(frozen=True, eq=False)
 class TableRows:
-    """A contiguous range of one physical table's rows.
+    """A contiguous range of one physical table's rows, or of some columns of them.
 
     Attributes:
         total: Rows of the whole table.
@@ -22,6 +22,8 @@ class TableRows:
         weight: Rows, float32 ``[r, d]``, or the integers that stand for them, int8 or int16.
         momentum: Row-wise Adagrad's sum of mean squared gradients, float32 ``[r]``.
         scale: Size of a step of each row's integers, float32 ``[r]``; None for float rows.
+        left: Number of the first column held here.
+        of_width: Columns of the whole table; None where all are held here.
     """
 
     total: int
@@ -29,6 +31,18 @@ class TableRows:
     weight: Tensor
     momentum: Tensor
     scale: Tensor | None = None
+    left: int = 0
+    of_width: int | None = None
+
+    @property
+    def width(self) -> int:
+        """Columns of the whole table."""
+        return self.weight.shape[1] if self.of_width is None else self.of_width
+
+    @property
+    def right(self) -> int:
+        """One past the last column held here."""
+        return self.left + self.weight.shape[1]
 
     @property
     def stop(self) -> int:
@@ -47,13 +61,36 @@ class TableRows:
             )
         low, high = start - self.start, stop - self.start
         scale = None if self.scale is None else self.scale[low:high]
-        return TableRows(self.total, start, self.weight[low:high], self.momentum[low:high], scale)
+        return replace(
+            self,
+            start=start,
+            weight=self.weight[low:high],
+            momentum=self.momentum[low:high],
+            scale=scale,
+        )
+
+    def slice_columns(self, left: int, right: int) -> TableRows:
+        """Columns ``left`` to ``right`` as a view.
+
+        Raises:
+            TrainingError: Some of them are not held here.
+        """
+        if not self.left <= left <= right <= self.right:
+            raise TrainingError(
+                f"columns {left}..{right} were asked for, this state holds "
+                f"{self.left}..{self.right}"
+            )
+        weight = self.weight[:, left - self.left : right - self.left]
+        return replace(self, weight=weight, left=left, of_width=self.width)
 
     def copied(self) -> TableRows:
         """A copy on the CPU."""
-        scale = None if self.scale is None else self.scale.detach().cpu().clone()
-        weight, momentum = self.weight.detach().cpu().clone(), self.momentum.cpu().clone()
-        return TableRows(self.total, self.start, weight, momentum, scale)
+        return replace(
+            self,
+            weight=self.weight.detach().cpu().clone(),
+            momentum=self.momentum.cpu().clone(),
+            scale=None if self.scale is None else self.scale.detach().cpu().clone(),
+        )
 
     def floats(self) -> Tensor:
         """The rows as float32 ``[r, d]``."""
@@ -116,8 +153,8 @@ def check_state(state: TableState, lowering: Lowering) -> None:
         )
     for group in lowering.groups:
         rows, table = state.tables[group.table.name], group.table
-        if (rows.total, rows.weight.shape[1]) != (table.rows, table.width):
+        if (rows.total, rows.width) != (table.rows, table.width):
             raise TrainingError(
                 f"tables.{table.name} has {table.rows} rows of width {table.width}, the saved one "
-                f"{rows.total} of {rows.weight.shape[1]}: use the recipe that it was trained with"
+                f"{rows.total} of {rows.width}: use the recipe that it was trained with"
             )
