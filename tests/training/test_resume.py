@@ -74,7 +74,7 @@ def test_a_training_killed_at_any_point_ends_with_the_same_weights(
     for death in (["--die-at=3"], ["--die-at=10"], ["--die-at=22"], ["--die-in-save=2"]):
         assert _train(killed, engine, *death) == -signal.SIGKILL
     assert _train(killed, engine) == 0
-    assert len(_files(whole, FINAL)) == 5
+    assert len(_files(whole, FINAL)) == 7
     assert _files(killed, FINAL) == _files(whole, FINAL)
     assert not list((killed / "run/checkpoints").glob(".*"))
     assert _losses(killed) == _losses(whole)

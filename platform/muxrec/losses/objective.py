@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -47,6 +48,13 @@ class ContrastiveObjective(nn.Module):
     def temperature(self) -> float:
         """The softmax temperature now."""
         return float(self.log_temperature.detach().exp())
+
+    def fresh(self) -> ContrastiveObjective:
+        """The objective as it was before training."""
+        other = copy.deepcopy(self)
+        with torch.no_grad():
+            other.log_temperature.fill_(math.log(self.settings.temperature))
+        return other
 
     @torch.no_grad()
     def clamp(self) -> None:

@@ -9,20 +9,22 @@ the checkpoint around it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from muxrec.errors import TrainingError
+from muxrec.tables.lowering import Place
 from muxrec.tables.state import TableRows, TableState
 
 INDEX = "tables.json"
+PLACES, CARRIED = "stages.json", "carried.safetensors"
 RowRanges = Mapping[str, tuple[int, int]]
 
 
@@ -57,13 +59,16 @@ def write_state(state: TableState, folder: Path, *, rank: int = 0) -> None:
         (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
 
 
-def read_state(folder: Path, *, ranges: RowRanges | None = None) -> TableState:
+def read_state(
+    folder: Path, *, ranges: RowRanges | None = None, names: Set[str] | None = None
+) -> TableState:
     """Read a state, or a share of it.
 
     Args:
         folder: A folder filled by :func:`write_state` of all ranks.
         ranges: Table name -> first row and one past the last row wanted, e.g. ``row_ranges()`` of
             the tables that will take it; None for all rows.
+        names: Tables to read; None for all.
 
     Raises:
         TrainingError: The folder holds no state, a file is damaged, or wanted rows are missing.
@@ -74,9 +79,40 @@ def read_state(folder: Path, *, ranges: RowRanges | None = None) -> TableState:
         raise TrainingError(f"{folder} holds no readable {INDEX}: {error}") from error
     tables = {}
     for name, shape in index["tables"].items():
+        if names is not None and name not in names:
+            continue
         start, stop = ranges[name] if ranges is not None else (0, shape["rows"])
         tables[name] = _read_rows(folder, name, shape, start, stop)
     return TableState(tuple(index["reads"]), tables, index["hash_version"])
+
+
+def write_places(places: Mapping[str, Place], folder: Path) -> None:
+    """Write where each table's training is, and what its earlier stages left, into ``folder``."""
+    stages = {name: place.stage for name, place in places.items()}
+    (folder / PLACES).write_text(json.dumps(stages, indent=1), encoding="utf-8")
+    arrays = {
+        f"{quote(name, safe='')}/{key}": value.detach().cpu().contiguous()
+        for name, place in places.items()
+        for key, value in place.carried.items()
+    }
+    save_file(arrays, folder / CARRIED)
+
+
+def read_places(folder: Path) -> dict[str, Place]:
+    """What :func:`write_places` wrote.
+
+    Raises:
+        TrainingError: A file is missing or damaged.
+    """
+    try:
+        stages = json.loads((folder / PLACES).read_text(encoding="utf-8"))
+        carried: dict[str, dict[str, Tensor]] = {name: {} for name in stages}
+        for key, value in load_file(folder / CARRIED).items():
+            table, _, name = key.partition("/")
+            carried[unquote(table)][name] = value
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise TrainingError(f"{folder} holds no readable stages: {error}") from error
+    return {name: Place(stage, carried[name]) for name, stage in stages.items()}
 
 
 def _read_rows(

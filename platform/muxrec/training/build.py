@@ -16,6 +16,7 @@ from muxrec.recipe.model import Recipe
 from muxrec.spec.features import FeatureSpec
 from muxrec.spec.vocabulary import Vocabulary
 from muxrec.tables.build import Engine, Tables, build_tables
+from muxrec.tables.lowering import Place
 from muxrec.towers.projection import is_picture
 from muxrec.towers.tower import ItemTower, used_features
 
@@ -55,6 +56,7 @@ def build_model(
     *,
     engine: Engine,
     device: torch.device | str = "cpu",
+    places: Mapping[str, Place] | None = None,
 ) -> ItemModel:
     """A new model with the recipe's seed; the same start for every engine and number of ranks.
 
@@ -65,26 +67,40 @@ def build_model(
         prepared: Prepared items of the whole catalogue.
         engine: Engine of the tables.
         device: Where the model lives.
+        places: Table name -> where its training is, for stages after the first.
 
     Raises:
         TrainingError: ``tower.modalities`` names a modality without a feature.
     """
     features = used_features(recipe.features, recipe.tower.modalities)
-    tables = build_tables(
-        features,
-        recipe.tables,
-        vocabularies=prepared.vocabularies,
-        engine=engine,
-        seed=recipe.seed,
-        lr=recipe.train.table_lr,
-        device=device,
-    )
+    tables = build_item_tables(recipe, prepared, engine=engine, device=device, places=places)
     widths = {**cast(Tables, tables).widths, **_dense_widths(features, prepared.arrays)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         tower = ItemTower(recipe.tower, features, widths=widths)
     tower.fit_inputs(_training_items(prepared, features))
     return ItemModel(cast(nn.Module, tables), tower.to(device))
+
+
+def build_item_tables(
+    recipe: Recipe,
+    prepared: PreparedItems,
+    *,
+    engine: Engine,
+    device: torch.device | str,
+    places: Mapping[str, Place] | None,
+) -> nn.Module:
+    """The tables under the recipe's tower, where their training is; see :func:`build_model`."""
+    return build_tables(
+        used_features(recipe.features, recipe.tower.modalities),
+        recipe.tables,
+        vocabularies=prepared.vocabularies,
+        engine=engine,
+        seed=recipe.seed,
+        lr=recipe.train.table_lr,
+        device=device,
+        places=places,
+    )
 
 
 def _dense_widths(features: tuple[FeatureSpec, ...], arrays: ItemArrays) -> dict[str, int]:

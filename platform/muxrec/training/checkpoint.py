@@ -20,7 +20,7 @@ from muxrec.log import event
 from muxrec.manifest import verify
 
 KIND = "checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of the layout and of the names and shapes of what is saved: a change of the tower raises it, and
 trainings of the version before are then made again instead of failing when they are loaded."""
 

@@ -17,10 +17,12 @@ from muxrec.log import event
 from muxrec.losses.objective import ContrastiveObjective
 from muxrec.model import ItemModel
 from muxrec.recipe.model import Recipe
-from muxrec.tables.build import Tables
+from muxrec.tables.build import Tables, tables_of
+from muxrec.tables.convert import read_places
+from muxrec.tables.staging import freeze, freezes, whole_rows
 from muxrec.towers.matryoshka import trained_widths
 from muxrec.training.build import PreparedItems, arrays_of, build_model
-from muxrec.training.checkpoint import checkpoint_folder, open_checkpoint
+from muxrec.training.checkpoint import Checkpoint, checkpoint_folder, open_checkpoint
 from muxrec.training.done import read_done
 from muxrec.training.session import dense_module, load_weights
 
@@ -79,8 +81,22 @@ def load_model(folder: Path, recipe: Recipe, prepared: PreparedItems) -> ItemMod
     done = read_done(folder)
     if done is None:
         raise TrainingError(f"{folder} holds no finished training: run `muxrec train` first")
-    model = build_model(recipe, prepared, engine="reference")
     checkpoint = open_checkpoint(checkpoint_folder(folder, done["checkpoint_steps"]))
+    return served_form(checkpoint, recipe, prepared)
+
+
+def served_form(checkpoint: Checkpoint, recipe: Recipe, prepared: PreparedItems) -> ItemModel:
+    """The model of a checkpoint with its tables in the form that is served, dropouts off.
+
+    Raises:
+        TrainingError: The checkpoint belongs to another recipe.
+    """
+    places = read_places(checkpoint.folder)
+    model = build_model(recipe, prepared, engine="reference", places=places)
     objective = ContrastiveObjective(recipe.objective, widths=trained_widths(recipe.tower))
     load_weights(checkpoint, dense_module(model, objective), cast(Tables, model.tables))
+    tables = cast(Tables, model.tables)
+    if freezes(tables.lowering):
+        frozen = freeze(tables, whole_rows(tables))
+        return ItemModel(tables_of(frozen, engine="reference"), model.tower).eval()
     return model.eval()

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from muxrec.log import event
+from muxrec.tables.staging import stages_due
 from muxrec.training.checkpoint import (
     CHECKPOINTS,
     Checkpoint,
@@ -26,6 +27,7 @@ from muxrec.training.checkpoint import (
 from muxrec.training.history import History
 from muxrec.training.job import Job
 from muxrec.training.session import Session, load_weights
+from muxrec.training.stages import at_places, enter_stages
 from muxrec.training.step import Stepper, StepResult
 
 log = logging.getLogger("muxrec.training")
@@ -76,13 +78,19 @@ class _Loop:
     def __init__(self, job: Job) -> None:
         self.job, self.train = job, job.recipe.train
         self.step = Stepper(job)
-        self.session = self.step.session
         self.steps_per_epoch = self.step.loader.steps_per_epoch
         self.watch = _Watch()
+
+    @property
+    def session(self) -> Session:
+        """Model and optimisers as they are now."""
+        return self.step.session
 
     def start(self, *, resume: bool) -> Progress:
         """The progress to go on from, weights and history brought to it."""
         checkpoint = self._checkpoint(resume=resume)
+        if checkpoint is not None:
+            self.step.session = at_places(self.session, checkpoint, self.job)
         progress = self.session.restore(checkpoint) if checkpoint else Progress()
         if self.job.ranks.is_first:
             self.job.folder.mkdir(parents=True, exist_ok=True)
@@ -116,6 +124,7 @@ class _Loop:
 
     def epoch(self, progress: Progress) -> Progress:
         """Train the rest of an epoch, validate, and write a checkpoint."""
+        self._enter(progress)
         self.session.model.train()
         # None lets tqdm show itself on a terminal only.
         hide = None if self.job.ranks.is_first else True
@@ -131,6 +140,14 @@ class _Loop:
         ended = self._validate(replace(progress, epoch=progress.epoch + 1, step=0))
         self._save(ended)
         return ended
+
+    def _enter(self, progress: Progress) -> None:
+        """Bring every table to the stage that the epoch belongs to."""
+        lowering, epochs = self.session.tables.lowering, self.train.epochs
+        while due := stages_due(lowering, epoch=progress.epoch, epochs=epochs):
+            ended = open_checkpoint(checkpoint_folder(self.job.folder, progress.steps))
+            self.step.session = enter_stages(self.session, due, ended, self.job)
+            lowering = self.session.tables.lowering
 
     def _is_due(self, progress: Progress) -> bool:
         every, is_last = self.train.checkpoint_every, progress.step == self.steps_per_epoch
@@ -175,6 +192,7 @@ class _Loop:
         final = progress.best_steps if is_best else progress.steps
         if final != progress.steps:
             best = open_checkpoint(checkpoint_folder(self.job.folder, final))
+            self.step.session = at_places(self.session, best, self.job)
             load_weights(best, self.session.dense, self.session.tables)
         return Trained(self.session, progress, final)
 

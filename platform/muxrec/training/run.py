@@ -14,8 +14,10 @@ import numpy.typing as npt
 from muxrec.data.snapshot import Snapshot
 from muxrec.evaluation.relevance import CO_ENGAGEMENT, build_relevance
 from muxrec.features.prepare import Prepared
+from muxrec.tables.staging import freezes
+from muxrec.training.checkpoint import checkpoint_folder, open_checkpoint
 from muxrec.training.done import DONE, is_done, read_done, write_done
-from muxrec.training.encode import encode_catalogue
+from muxrec.training.encode import Vectors, encode_catalogue, served_form
 from muxrec.training.history import read_history
 from muxrec.training.job import Job
 from muxrec.training.loop import Trained, fit
@@ -79,7 +81,7 @@ def train_variant(variant: Variant, job: Job, *, resume: bool = True) -> Outcome
         (folder / DONE).unlink(missing_ok=True)
     started = time.perf_counter()
     trained = fit(job, resume=resume)
-    vectors, parts = encode_catalogue(trained.session.model, job.prepared.arrays)
+    vectors, parts = _vectors(trained, job)
     done = _describe(variant, job, trained, seconds=time.perf_counter() - started)
     done["items_without_modality"] = int((~vectors.any(axis=1)).sum())
     if ranks.is_first:
@@ -88,6 +90,15 @@ def train_variant(variant: Variant, job: Job, *, resume: bool = True) -> Outcome
         write_done(folder, done)
     ranks.barrier()
     return Outcome(done, is_new=True)
+
+
+def _vectors(trained: Trained, job: Job) -> tuple[Vectors, Vectors]:
+    """The catalogue's vectors, by the tables as they will be served."""
+    model = trained.session.model
+    if freezes(trained.session.tables.lowering):
+        final = open_checkpoint(checkpoint_folder(job.folder, trained.checkpoint))
+        model = served_form(final, job.recipe, job.prepared)
+    return encode_catalogue(model, job.prepared.arrays)
 
 
 def _describe(variant: Variant, job: Job, trained: Trained, *, seconds: float) -> dict[str, Any]:

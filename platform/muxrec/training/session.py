@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,8 @@ from muxrec.manifest import published_folder, seal
 from muxrec.model import ItemModel
 from muxrec.recipe.model import Train
 from muxrec.tables.build import Tables
-from muxrec.tables.convert import read_state, write_state
+from muxrec.tables.convert import read_state, write_places, write_state
+from muxrec.tables.staging import places_of
 from muxrec.training.checkpoint import (
     FORMAT_VERSION,
     KIND,
@@ -33,13 +34,17 @@ TABLES_FOLDER = "tables"
 
 
 def dense_module(model: ItemModel, objective: ContrastiveObjective) -> nn.ModuleDict:
-    """The dense part under the names that checkpoints use."""
-    return nn.ModuleDict({"tower": model.tower, "objective": objective})
+    """The dense part under the names that checkpoints use: tower, loss and the tables' maps."""
+    maps = cast(Tables, model.tables).vectors
+    return nn.ModuleDict({"tower": model.tower, "objective": objective, "maps": maps})
 
 
-def dense_optimizer(dense: nn.Module, train: Train) -> torch.optim.AdamW:
-    """AdamW over the dense part; weight decay on matrices only."""
-    trained = [p for p in dense.parameters() if p.requires_grad]
+def dense_optimizer(
+    dense: nn.Module, train: Train, *, architecture: Iterable[nn.Parameter] = ()
+) -> torch.optim.AdamW:
+    """AdamW over the dense part but its ``architecture``; weight decay on matrices only."""
+    others = {id(parameter) for parameter in architecture}
+    trained = [p for p in dense.parameters() if p.requires_grad and id(p) not in others]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": train.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
@@ -87,6 +92,7 @@ class Session:
             self._save_share(temporary)
             save_file(_tensors(self.dense.state_dict()), temporary / DENSE_FILE)
             save_file(self._moments(), temporary / OPTIMIZER_FILE)
+            write_places(places_of(self.tables.lowering), temporary)
             body = {"progress": progress.as_json(), **self.identity}
             body["world_size"] = self.ranks.world_size
             seal(temporary, kind=KIND, format_version=FORMAT_VERSION, body=body)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from contextlib import nullcontext
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,16 @@ from muxrec.errors import TrainingError
 from muxrec.losses.logq import log_inclusion
 from muxrec.losses.objective import ContrastiveObjective
 from muxrec.losses.relation import RELATIONS, candidates_in_batch
+from muxrec.tables.build import Tables
 from muxrec.tables.optimizer import TableOptimizer
 from muxrec.tables.reference import ReferenceTables
+from muxrec.tables.staging import (
+    after_step,
+    check_epochs,
+    is_search_step,
+    rows_kept,
+    step_architecture,
+)
 from muxrec.towers.matryoshka import trained_widths
 from muxrec.training.build import arrays_of, build_model
 from muxrec.training.device import autocast, pick_device
@@ -70,9 +79,18 @@ class Stepper:
         )
         self._known = KnownPairs(load_all_pairs(job.pair_files, keys), len(keys))
         self.session = _open_session(job, self._known, self._device)
-        self._tables: TableOptimizer = self.session.tables.table_optimizer()
         self._arrays = arrays_of(job.prepared.arrays, self.session.model.tower.features)
         self.total = recipe.train.epochs * self.loader.steps_per_epoch
+
+    @property
+    def session(self) -> Session:
+        """Model, objective and optimisers."""
+        return self._session
+
+    @session.setter
+    def session(self, session: Session) -> None:
+        self._session = session
+        self._tables: TableOptimizer = session.tables.table_optimizer()
 
     def __call__(self, epoch: int, step: int) -> StepResult:
         """Train on one batch.
@@ -83,7 +101,10 @@ class Stepper:
         number = epoch * self.loader.steps_per_epoch + step
         self._set_rates(number)
         torch.manual_seed(_step_seed(self._job.recipe.seed, epoch, step, self._job.ranks.rank))
-        loss, items = self._loss(epoch, step)
+        tables = self.session.tables
+        searches = is_search_step(tables.lowering, number)
+        with rows_kept(tables) if searches else nullcontext():
+            loss, items = self._loss(epoch, step)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
@@ -91,8 +112,21 @@ class Stepper:
                 f"temperature {self.session.objective.temperature:.4g}): lower train.lr or "
                 f"train.table_lr; earlier checkpoints are in {self._job.folder}"
             )
-        self._update(loss)
+        if searches:
+            self._search(loss)
+        else:
+            self._update(loss)
+        part = (step + 1) / self.loader.steps_per_epoch
+        after_step(tables, step=number, epoch=epoch, epochs=self._train.epochs, part=part)
         return StepResult(value, items)
+
+    def _search(self, loss: Tensor) -> None:
+        """Train the tables' architecture parameters and nothing else."""
+        loss.backward()
+        architecture = list(self.session.tables.vectors.architecture())
+        self._job.ranks.average_gradients(architecture)
+        step_architecture(self.session.tables)
+        self.session.dense.zero_grad(set_to_none=True)
 
     def _loss(self, epoch: int, step: int) -> tuple[Tensor, int]:
         candidates = candidates_in_batch(self.loader.batch(epoch=epoch, step=step))
@@ -104,7 +138,8 @@ class Stepper:
             output = self.session.model(batch).first(len(candidates.items))
         items = torch.from_numpy(candidates.items).to(self._device)
         loss = self.session.objective(output, relation.to(self._device), items)
-        return loss, len(candidates.items)
+        penalty = self.session.tables.vectors.penalty()
+        return loss if penalty is None else loss + penalty, len(candidates.items)
 
     def _evened(self, items: Positions) -> Positions:
         """``items`` filled up to the size of the largest rank's batch.
@@ -121,7 +156,7 @@ class Stepper:
         self.session.optimizer.step()
         self._tables.step()
         self.session.objective.clamp()
-        self.session.optimizer.zero_grad(set_to_none=True)
+        self.session.dense.zero_grad(set_to_none=True)
 
     def _set_rates(self, number: int) -> None:
         factor = warmup_cosine(number, total=self.total, warmup=self._train.warmup)
@@ -136,15 +171,18 @@ def _open_session(job: Job, known: KnownPairs, device: torch.device) -> Session:
     if job.ranks.world_size > 1 and isinstance(model.tables, ReferenceTables):
         raise TrainingError(
             f"{job.ranks.world_size} processes need tables on the torchrec engine, which shards "
-            "them: install the extras train and cpu (or gpu), set train.engine to torchrec and "
-            "table widths to multiples of 4, or run one process"
+            "them: install the extras train and cpu (or gpu) and set train.engine to torchrec, or "
+            "run one process"
         )
+    tables = cast(Tables, model.tables)
+    check_epochs(tables.lowering, recipe.train.epochs)
     objective = ContrastiveObjective(
         recipe.objective,
         widths=trained_widths(recipe.tower),
         log_inclusion=log_inclusion(known.frequency, recipe.train.batch_size),
     ).to(device)
-    optimizer = dense_optimizer(dense_module(model, objective), recipe.train)
+    dense, architecture = dense_module(model, objective), tables.vectors.architecture()
+    optimizer = dense_optimizer(dense, recipe.train, architecture=architecture)
     return Session(model, objective, optimizer, job.ranks, dict(job.identity))
 
 
