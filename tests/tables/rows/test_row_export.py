@@ -19,6 +19,7 @@ ROWS = 301
 CASES = [
     *[(name, 32, 0) for name in ROW_FORMATS],
     ("csr", 300, 0),
+    ("int16", 12, 84),
     ("int8", 12, 3),
     ("int8", 12, 84),
     ("int4", 5, 0),

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from muxrec.tables.rows import ROW_FORMATS, blocks
 
 SHAPES = [(1, 1), (1, 32), (7, 3), (50, 8), (33, 5), (9, 300)]
-WITH_SCALES = ("int8", "int4", "int2")
+WITH_SCALES = ("int16", "int8", "int4", "int2")
 
 
 def trained_like(rows: int, width: int, *, seed: int = 0) -> torch.Tensor:
@@ -72,6 +72,7 @@ def test_the_bytes_of_groups_are_those_of_the_buffers_and_known_before(name, wid
     ("name", "width", "group", "share"),
     [
         ("fp16", 32, 0, 0.5),
+        ("int16", 32, 0, 0.5313),
         ("int8", 32, 0, 0.2813),
         ("int4", 32, 0, 0.1563),
         ("int2", 32, 0, 0.0938),
@@ -158,7 +159,7 @@ def test_what_is_no_table_of_float32_is_refused(name, weight):
         ROW_FORMATS[name].of(weight)
 
 
-@pytest.mark.parametrize("name", ["fp16", "int8", "int4", "int2"])
+@pytest.mark.parametrize("name", ["fp16", *WITH_SCALES])
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -2e38])
 def test_numbers_that_a_format_cannot_hold_are_refused_with_their_row(name, number):
     weight = torch.zeros(9, 4)

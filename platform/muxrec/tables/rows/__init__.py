@@ -3,6 +3,7 @@
 from muxrec.tables.rows.csr import CsrRows
 from muxrec.tables.rows.fp16 import Fp16Rows
 from muxrec.tables.rows.fp32 import Fp32Rows
+from muxrec.tables.rows.int16 import Int16Rows
 from muxrec.tables.rows.int2 import Int2Rows
 from muxrec.tables.rows.int4 import Int4Rows
 from muxrec.tables.rows.int8 import Int8Rows
@@ -11,6 +12,7 @@ from muxrec.tables.rows.protocol import ServedRows
 ROW_FORMATS: dict[str, type[ServedRows]] = {
     "fp32": Fp32Rows,
     "fp16": Fp16Rows,
+    "int16": Int16Rows,
     "int8": Int8Rows,
     "int4": Int4Rows,
     "int2": Int2Rows,
@@ -22,6 +24,7 @@ __all__ = [
     "CsrRows",
     "Fp16Rows",
     "Fp32Rows",
+    "Int16Rows",
     "Int2Rows",
     "Int4Rows",
     "Int8Rows",

@@ -2,84 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
-
 import torch
-from torch import Tensor, nn
 
-from muxrec.tables.rows.blocks import check_weight, dense_rows
-from muxrec.tables.rows.groups import ScaleGroups
-
-LEVELS = 127
-LARGEST = 1e38
-"""So that no product of a code and a scale overflows, however the scale was rounded."""
+from muxrec.tables.rows.signed import SignedRows
 
 
-class Int8Rows(nn.Module):
-    """Symmetric codes: a number is its code times its group's scale.
+class Int8Rows(SignedRows):
+    """Codes of a byte in ``[-127, 127]``.
 
-    The error of a number is at most half a step, ``max(abs(group)) / 254``; zero stays zero, and a
-    group of zeros keeps scale 0. Scales are float32: at width 32 a row takes 0.28 of its bytes,
-    and a float16 scale would save only 0.016 more.
-
-    Attributes:
-        codes: int8 ``[R, d]`` in ``[-127, 127]``.
-        scales: float32 ``[lines, scales per row]``, see :class:`ScaleGroups`.
+    At width 32 a row takes 0.28 of its fp32 bytes; a float16 scale would save only 0.016 more.
     """
 
-    is_exact: ClassVar[bool] = False
-    codes: Tensor
-    scales: Tensor
-
-    def __init__(self, groups: ScaleGroups, codes: Tensor, scales: Tensor) -> None:
-        super().__init__()
-        self.groups = groups
-        self.rows, self.width = codes.shape
-        self.register_buffer("codes", codes)
-        self.register_buffer("scales", scales)
-
-    @classmethod
-    def of(cls, weight: Tensor, *, group: int = 0) -> Self:
-        """The rows of ``weight``, whose numbers are at most 1e38 in magnitude."""
-        weight = check_weight(weight, what="int8", largest=LARGEST)
-        groups = ScaleGroups.of(len(weight), weight.shape[1], group)
-        codes = torch.empty_like(weight, dtype=torch.int8)
-        scales = weight.new_empty(groups.lines, groups.per_row)
-        for rows, lines in groups.blocks():
-            numbers = groups.split(weight[rows], lines)
-            found = numbers.abs().amax(dim=1) / LEVELS
-            steps = torch.where(found > 0, found, 1.0)
-            rounded = torch.round(numbers / steps[:, None]).clamp(-LEVELS, LEVELS)
-            codes[rows] = rounded.to(torch.int8).view(-1, groups.width)
-            scales[lines] = found.view(-1, groups.per_row)
-        return cls(groups, codes, scales)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Rows int64 ``[...]`` -> float32 ``[..., d]``."""
-        flat, groups = rows.flatten(), self.groups
-        codes = self.codes.index_select(0, flat).to(torch.float32)
-        scales = self.scales.index_select(0, groups.line_of(flat))
-        parts = codes.view(-1, groups.per_row, self.width // groups.per_row) * scales[:, :, None]
-        return parts.view(*rows.shape, self.width)
-
-    def dense(self) -> Tensor:
-        """The rows that the codes stand for, float32 ``[R, d]``."""
-        return dense_rows(self, self.codes.device)
-
-    @property
-    def served_bytes(self) -> int:
-        """Bytes of codes and scales."""
-        return self.codes.nbytes + self.scales.nbytes
-
-    @classmethod
-    def bytes_for(
-        cls,
-        rows: int,
-        width: int,
-        *,
-        group: int = 0,
-        nonzeros: int | None = None,  # noqa: ARG003 - one protocol
-    ) -> int:
-        """A byte per number and four per scale."""
-        groups = ScaleGroups.of(rows, width, group)
-        return rows * width + 4 * groups.lines * groups.per_row
+    dtype = torch.int8
