@@ -3,10 +3,10 @@
 from muxrec.tables.rows.csr import CsrRows
 from muxrec.tables.rows.fp16 import Fp16Rows
 from muxrec.tables.rows.fp32 import Fp32Rows
-from muxrec.tables.rows.int16 import Int16Rows
 from muxrec.tables.rows.int2 import Int2Rows
 from muxrec.tables.rows.int4 import Int4Rows
 from muxrec.tables.rows.int8 import Int8Rows
+from muxrec.tables.rows.int16 import Int16Rows
 from muxrec.tables.rows.protocol import ServedRows
 
 ROW_FORMATS: dict[str, type[ServedRows]] = {
@@ -24,9 +24,9 @@ __all__ = [
     "CsrRows",
     "Fp16Rows",
     "Fp32Rows",
-    "Int16Rows",
     "Int2Rows",
     "Int4Rows",
     "Int8Rows",
+    "Int16Rows",
     "ServedRows",
 ]
