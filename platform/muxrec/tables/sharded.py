@@ -1,4 +1,4 @@
-"""Tables on TorchRec's fused kernels: the one module that imports torchrec and fbgemm.
+"""Tables on TorchRec's fused kernels: the one module that trains with torchrec and fbgemm.
 
 One process runs fbgemm's table-batched kernel itself, which is what TorchRec runs underneath; two
 or more processes run TorchRec's ``DistributedModelParallel`` with an explicit plan. Every read is a
