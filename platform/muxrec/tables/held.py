@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from muxrec.tables.addressing import Found, HashedRows, addressing, join_features
 from muxrec.tables.bags import Bags
-from muxrec.tables.exchange import gather_gradients
+from muxrec.tables.exchange import gather_gradients, world_size
 from muxrec.tables.features import divide_bags
 from muxrec.tables.lowering import Group
 from muxrec.tables.optimizer import update_rows
@@ -129,7 +129,9 @@ class TableGroup(nn.Module):
 
     def local(self) -> TableRows:
         """All rows."""
-        return TableRows(self.group.table.rows, 0, self.weight.detach(), self.momentum)
+        is_copy = world_size() > 1
+        rows, weight = self.group.table.rows, self.weight.detach()
+        return TableRows(rows, 0, weight, self.momentum, is_replicated=is_copy)
 
     @torch.no_grad()
     def load(self, rows: TableRows) -> None:
@@ -161,7 +163,7 @@ def split_reads(
 ) -> dict[str, Tensor]:
     """Read-major sums ``[S * M, d]`` to each feature's reads, pooled where it is pooled."""
     size = sums.shape[0] // len(group.reads)
-    wide = sums.view(len(group.reads), size, -1).transpose(0, 1).flatten(1)
+    wide = sums.view(len(group.reads), size, sums.shape[1]).transpose(0, 1).flatten(1)
     parts = dict(zip(group.features, wide.split(group.chunks, dim=1), strict=True))
     if group.is_per_id:
         return parts
