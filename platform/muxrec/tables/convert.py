@@ -1,17 +1,18 @@
 """Table states as files: written by any number of ranks, read by any other number.
 
 Every rank writes the rows that it holds, ``<table>.<first>-<stop>.safetensors``, and the first rank
-a ``tables.json`` that says what the rows mean. A reader takes the rows that it wants from whichever
-files hold them, so no process ever needs a whole table. The folder proves itself by the manifest of
-the checkpoint around it.
+those that all hold, and a ``tables.json`` that says what the rows mean. A reader takes the rows
+that it wants from whichever files hold them, so no process ever needs a whole table. The folder
+proves itself by the manifest of the checkpoint around it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import torch
@@ -25,7 +26,9 @@ from muxrec.tables.state import TableRows, TableState
 
 INDEX = "tables.json"
 PLACES, CARRIED = "stages.json", "carried.safetensors"
-RowRanges = Mapping[str, tuple[int, int]]
+RowRanges = Mapping[str, tuple[int, ...]]
+"""Table name -> first row and one past the last; after them, where some columns only are held, the
+first column and one past the last."""
 
 
 def write_state(state: TableState, folder: Path, *, rank: int = 0) -> None:
@@ -37,11 +40,13 @@ def write_state(state: TableState, folder: Path, *, rank: int = 0) -> None:
         rank: This process's number; rank 0 writes the index too.
     """
     for name, rows in state.tables.items():
-        if rows.stop > rows.start:
+        if rows.stop > rows.start and (rank == 0 or not rows.is_replicated):
             tensors = {"weight": rows.weight.contiguous(), "momentum": rows.momentum.contiguous()}
             if rows.scale is not None:
                 tensors["scale"] = rows.scale.contiguous()
-            save_file(tensors, folder / f"{_stem(name)}.{rows.start}-{rows.stop}.safetensors")
+            if rows.updates is not None:
+                tensors["updates"] = rows.updates
+            save_file(tensors, folder / f"{_stem(name)}.{_span(rows)}.safetensors")
     if rank == 0:
         index = {
             "hash_version": state.hash_version,
@@ -49,9 +54,10 @@ def write_state(state: TableState, folder: Path, *, rank: int = 0) -> None:
             "tables": {
                 name: {
                     "rows": rows.total,
-                    "width": rows.weight.shape[1],
+                    "width": rows.width,
                     "dtype": str(rows.weight.dtype).removeprefix("torch."),
-                    "has_scale": rows.scale is not None,
+                    "by_row": ["scale"] if rows.has_row_scales else [],
+                    "by_table": _of_whole_table(rows),
                 }
                 for name, rows in state.tables.items()
             },
@@ -66,8 +72,8 @@ def read_state(
 
     Args:
         folder: A folder filled by :func:`write_state` of all ranks.
-        ranges: Table name -> first row and one past the last row wanted, e.g. ``row_ranges()`` of
-            the tables that will take it; None for all rows.
+        ranges: Rows (and columns) wanted, e.g. ``row_ranges()`` of the tables that will take them;
+            None for all.
         names: Tables to read; None for all.
 
     Raises:
@@ -81,8 +87,8 @@ def read_state(
     for name, shape in index["tables"].items():
         if names is not None and name not in names:
             continue
-        start, stop = ranges[name] if ranges is not None else (0, shape["rows"])
-        tables[name] = _read_rows(folder, name, shape, start, stop)
+        wanted = ranges[name] if ranges is not None else (0, shape["rows"])
+        tables[name] = _read_rows(folder, name, shape, wanted)
     return TableState(tuple(index["reads"]), tables, index["hash_version"])
 
 
@@ -116,45 +122,91 @@ def read_places(folder: Path) -> dict[str, Place]:
 
 
 def _read_rows(
-    folder: Path, name: str, shape: Mapping[str, Any], start: int, stop: int
+    folder: Path, name: str, shape: Mapping[str, Any], range_: tuple[int, ...]
 ) -> TableRows:
-    count = stop - start
-    wanted = {"weight": torch.empty(count, shape["width"], dtype=getattr(torch, shape["dtype"]))}
-    wanted["momentum"] = torch.empty(count)
-    if shape["has_scale"]:
-        wanted["scale"] = torch.empty(count)
+    """Rows put together from whichever files hold pieces of them.
+
+    A row's momentum is the mean over its wanted columns of what the pieces say, which is exact
+    where every piece holds the sum of whole rows, as all but those of ``grid`` do.
+    """
+    start, stop, left, right = (*range_, 0, shape["width"])[:4]
+    count, width = stop - start, right - left
+    weight = torch.empty(count, width, dtype=getattr(torch, shape["dtype"]))
+    momentum = torch.zeros(count, dtype=torch.float64)
+    by_row = {key: torch.empty(count) for key in shape["by_row"]}
+    whole: dict[str, Tensor] = {}
     filled = 0
-    for path, first, end in _files(folder, name):
-        low, high = max(start, first), min(stop, end)
-        if low >= high:
+    for piece in _pieces(folder, name, shape["width"]):
+        low, high = max(start, piece.start), min(stop, piece.stop)
+        first, last = max(left, piece.left), min(right, piece.right)
+        if low >= high or first >= last:
             continue
-        for key, found in _read_file(path, low - first, high - first, list(wanted)).items():
-            wanted[key][low - start : high - start] = found
-        filled += high - low
-    if filled != count:
+        rows = slice(low - start, high - start)
+        with piece.opened() as opened:
+            part = slice(low - piece.start, high - piece.start)
+            columns = slice(first - piece.left, last - piece.left)
+            weight[rows, first - left : last - left] = opened.get_slice("weight")[part, columns]
+            momentum[rows] += opened.get_slice("momentum")[part].double() * (last - first)
+            for key, values in by_row.items():
+                values[rows] = opened.get_slice(key)[part]
+            whole = {key: opened.get_tensor(key) for key in shape["by_table"]}
+        filled += (high - low) * (last - first)
+    if filled != count * width:
         raise TrainingError(
-            f"{folder}: {filled} of rows {start}..{stop} of table {name} are there: a rank's file "
-            "is missing or there twice"
+            f"{folder}: {filled} of {count * width} numbers of rows {start}..{stop} of table "
+            f"{name} are there: a rank's file is missing or there twice"
         )
+    means = momentum.div_(max(width, 1)).float()
+    of_width = None if width == shape["width"] else shape["width"]
     return TableRows(
-        shape["rows"], start, wanted["weight"], wanted["momentum"], wanted.get("scale")
+        shape["rows"], start, weight, means, left=left, of_width=of_width, **by_row, **whole
     )
 
 
-def _read_file(path: Path, start: int, stop: int, names: list[str]) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as opened:
-            return {name: opened.get_slice(name)[start:stop] for name in names}
-    except (SafetensorError, OSError) as error:
-        raise TrainingError(f"{path} is damaged: {error}") from error
+def _of_whole_table(rows: TableRows) -> list[str]:
+    """Names of the arrays of one number that belongs to all rows."""
+    is_shared = rows.scale is not None and not rows.has_row_scales
+    return ["scale"] * is_shared + ["updates"] * (rows.updates is not None)
 
 
-def _files(folder: Path, name: str) -> list[tuple[Path, int, int]]:
-    found = []
-    for path in folder.glob(f"{_stem(name)}.*-*.safetensors"):
-        first, stop = path.name.removesuffix(".safetensors").rsplit(".", 1)[1].split("-")
-        found.append((path, int(first), int(stop)))
-    return sorted(found, key=lambda entry: entry[1])
+class _Piece(NamedTuple):
+    """A file with some rows, or some columns of them."""
+
+    path: Path
+    start: int
+    stop: int
+    left: int
+    right: int
+
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """The file, closed afterwards.
+
+        Raises:
+            TrainingError: It is damaged.
+        """
+        try:
+            with safe_open(self.path, framework="pt") as opened:
+                yield opened
+        except (SafetensorError, OSError) as error:
+            raise TrainingError(f"{self.path} is damaged: {error}") from error
+
+
+def _pieces(folder: Path, name: str, width: int) -> list[_Piece]:
+    """Files of a table, by row and column."""
+    stem, found = _stem(name), []
+    for path in folder.glob(f"{stem}.*-*.safetensors"):
+        rows, _, columns = path.name[len(stem) + 1 :].removesuffix(".safetensors").partition(".")
+        start, stop = rows.split("-")
+        left, right = columns.split("-") if columns else (0, width)
+        found.append(_Piece(path, int(start), int(stop), int(left), int(right)))
+    return sorted(found, key=lambda piece: (piece.start, piece.left))
+
+
+def _span(rows: TableRows) -> str:
+    """Rows held, and columns where they are some only: ``0-50`` or ``0-50.0-8``."""
+    columns = "" if rows.of_width is None else f".{rows.left}-{rows.right}"
+    return f"{rows.start}-{rows.stop}{columns}"
 
 
 def _stem(name: str) -> str:

@@ -150,10 +150,7 @@ def keep_rows(new: Tables, old: Tables, names: set[str]) -> None:
     before = old.local_tables()
     for name, rows in new.local_tables().items():
         if name in names:
-            rows.weight.copy_(before[name].weight)
-            rows.momentum.copy_(before[name].momentum)
-            if rows.scale is not None and before[name].scale is not None:
-                rows.scale.copy_(cast(Tensor, before[name].scale))
+            rows.take(before[name])
 
 
 def trained_maps(tables: Tables) -> dict[str, nn.Module]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from muxrec.errors import TrainingError
 from muxrec.spec.hashing import HASH_VERSION
 from muxrec.tables.lowering import Lowering
 from muxrec.tables.methods.addresses import VocabularyIndex
+from muxrec.tables.methods.protocol import PhysicalTable
+
+CODES = {"int8": torch.int8, "int16": torch.int16, "alpt": torch.int8}
+"""Integers that stand for the rows of a table, by its storage; other rows are floats."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,9 +26,13 @@ class TableRows:
         start: Number of the first row held here.
         weight: Rows, float32 ``[r, d]``, or the integers that stand for them, int8 or int16.
         momentum: Row-wise Adagrad's sum of mean squared gradients, float32 ``[r]``.
-        scale: Size of a step of each row's integers, float32 ``[r]``; None for float rows.
+        scale: Size of a step of each row's integers, float32 ``[r]``, or ``[1]`` for all rows; None
+            for float rows.
         left: Number of the first column held here.
         of_width: Columns of the whole table; None where all are held here.
+        updates: How often integers were rounded at random, int64 ``[1]``: the next rounding draws
+            other numbers. None for float rows.
+        is_replicated: Whether every process holds the same rows, so that one of them writes them.
     """
 
     total: int
@@ -33,6 +42,8 @@ class TableRows:
     scale: Tensor | None = None
     left: int = 0
     of_width: int | None = None
+    updates: Tensor | None = None
+    is_replicated: bool = False
 
     @property
     def width(self) -> int:
@@ -43,6 +54,12 @@ class TableRows:
     def right(self) -> int:
         """One past the last column held here."""
         return self.left + self.weight.shape[1]
+
+    @property
+    def range(self) -> tuple[int, ...]:
+        """First row and one past the last; first column and one past the last where some miss."""
+        rows = (self.start, self.stop)
+        return rows if self.of_width is None else (*rows, self.left, self.right)
 
     @property
     def stop(self) -> int:
@@ -60,7 +77,9 @@ class TableRows:
                 f"rows {start}..{stop} were asked for, this state holds {self.start}..{self.stop}"
             )
         low, high = start - self.start, stop - self.start
-        scale = None if self.scale is None else self.scale[low:high]
+        scale = self.scale
+        if scale is not None and self.has_row_scales:
+            scale = scale[low:high]
         return replace(
             self,
             start=start,
@@ -68,6 +87,11 @@ class TableRows:
             momentum=self.momentum[low:high],
             scale=scale,
         )
+
+    @property
+    def has_row_scales(self) -> bool:
+        """Whether every row has a scale of its own."""
+        return self.scale is not None and self.scale.shape[0] == self.weight.shape[0]
 
     def slice_columns(self, left: int, right: int) -> TableRows:
         """Columns ``left`` to ``right`` as a view.
@@ -90,7 +114,16 @@ class TableRows:
             weight=self.weight.detach().cpu().clone(),
             momentum=self.momentum.cpu().clone(),
             scale=None if self.scale is None else self.scale.detach().cpu().clone(),
+            updates=None if self.updates is None else self.updates.cpu().clone(),
         )
+
+    def take(self, rows: TableRows) -> None:
+        """Write the same rows of another state over these, where they lie."""
+        self.weight.copy_(rows.weight)
+        self.momentum.copy_(rows.momentum)
+        for mine, other in ((self.scale, rows.scale), (self.updates, rows.updates)):
+            if mine is not None and other is not None:
+                mine.copy_(other)
 
     def floats(self) -> Tensor:
         """The rows as float32 ``[r, d]``."""
@@ -158,3 +191,19 @@ def check_state(state: TableState, lowering: Lowering) -> None:
                 f"tables.{table.name} has {table.rows} rows of width {table.width}, the saved one "
                 f"{rows.total} of {rows.width}: use the recipe that it was trained with"
             )
+        _check_numbers(table, rows.weight.dtype)
+
+
+def _check_numbers(table: PhysicalTable, found: torch.dtype) -> None:
+    """Refuse floats for integers and integers for floats: copied, they would mean something else.
+
+    Raises:
+        TrainingError: The rows are not of the table's storage.
+    """
+    wanted = CODES.get(table.storage)
+    if found != wanted if wanted is not None else not found.is_floating_point:
+        raise TrainingError(
+            f"tables.{table.name} holds {str(wanted or torch.float32).removeprefix('torch.')} rows "
+            f"({table.storage}), the saved one {str(found).removeprefix('torch.')}: use the recipe "
+            "that it was trained with, or train again"
+        )

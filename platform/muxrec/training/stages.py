@@ -105,11 +105,7 @@ def put_rows(tables: Tables, state: TableState) -> None:
     """Write the rows of ``state`` over those of the same names and ranges."""
     for name, held in tables.local_tables().items():
         if name in state.tables and held.stop > held.start:
-            rows = state.tables[name]
-            held.weight.copy_(rows.weight)
-            held.momentum.copy_(rows.momentum)
-            if held.scale is not None and rows.scale is not None:
-                held.scale.copy_(rows.scale)
+            held.take(state.tables[name])
 
 
 def _evaluation(session: Session, job: Job) -> Callable[[], float]:
