@@ -111,3 +111,17 @@ def test_torch_and_the_training_form_agree_with_numpy(ids: list[int], seed: int,
     words = np.array(ids, dtype=np.int64).view(np.uint64)
     starts = start_seeds(np.full(len(ids), seed, dtype=np.int64))
     assert hash_rows_in_place(words, starts, rows).tolist() == wanted
+
+
+def test_a_seed_as_a_number_stays_a_64_bit_constant_in_a_graph() -> None:
+    class Rows(torch.nn.Module):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return hash_rows(ids, 2**63 - 1, ROWS)
+
+    ids = torch.tensor([0, 1, -1])
+    graph = torch.export.export(Rows(), (ids,)).graph
+    numbers = [arg for node in graph.nodes for arg in node.args if isinstance(arg, int)]
+    assert numbers
+    assert all(-(2**63) <= number < 2**63 for number in numbers)
+    expected = hashing.reduce_to_rows(hashing.hash_ids(ids.numpy(), 2**63 - 1), ROWS)
+    np.testing.assert_array_equal(Rows()(ids).numpy(), expected)

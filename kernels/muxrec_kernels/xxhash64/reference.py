@@ -39,7 +39,10 @@ def finish_hashes(lanes: Tensor, seeds: Tensor | int) -> Tensor:
         lanes: Output of :func:`mix_ids`, int64.
         seeds: Signed 64-bit seeds, int64, broadcast against ``lanes``.
     """
-    h = (seeds + P5_PLUS_8) ^ lanes
+    start = seeds + P5_PLUS_8
+    if isinstance(start, int):  # A tensor wraps by itself; ONNX has no constant beyond int64.
+        start = (start + 2**63) % 2**64 - 2**63
+    h = start ^ lanes
     h = _rotate_left(h, 27) * P1 + P4
     h = (h ^ _shift_right(h, 33)) * P2
     h = (h ^ _shift_right(h, 29)) * P3
