@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import partial
 from typing import Literal, Protocol
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from muxrec.errors import MissingExtraError
 from muxrec.spec.features import FeatureSpec, TableSpec
-from muxrec.spec.table_methods import METHOD_SPECS
 from muxrec.spec.vocabulary import Vocabulary
 from muxrec.tables.bags import Bags
 from muxrec.tables.budget import solve_budgets
 from muxrec.tables.features import Vectors
-from muxrec.tables.fused import FusedTables
+from muxrec.tables.fused import FusedTables, MakeKernel
 from muxrec.tables.lowering import Lowering, Place, lower
 from muxrec.tables.optimizer import TableOptimizer
+from muxrec.tables.plan import HELD, Cluster, check_plan, sharding_plan, this_cluster
 from muxrec.tables.reference import ReferenceTables
 from muxrec.tables.state import TableRows, TableState
 
@@ -52,8 +52,8 @@ class Tables(Protocol):
         """The rows held here, as views that can be written to."""
         ...
 
-    def row_ranges(self) -> dict[str, tuple[int, int]]:
-        """Rows of every physical table that this process holds."""
+    def row_ranges(self) -> dict[str, tuple[int, ...]]:
+        """Rows of every physical table that this process holds; see ``convert.RowRanges``."""
         ...
 
     def export_state(self) -> TableState:
@@ -118,25 +118,33 @@ def tables_of(
     logger.info("tables engine=%s asked=%s device=%s", picked, engine, device)
     if picked == "reference":
         return ReferenceTables(lowering, seed=seed, lr=lr).to(device)
+    where, plan = torch.device(device), sharding_plan(lowering)
+    cluster = this_cluster(where.type)
+    check_plan(lowering, plan, cluster)
+    own = {name for name, how in plan.items() if how in HELD and cluster.world_size > 1}
+    make = _kernels(lowering, plan, cluster, own, lr=lr, device=where)
+    held = {name: plan[name] for name in own}
+    return FusedTables(lowering, make, seed=seed, lr=lr, held=held).to(where)
+
+
+def _kernels(
+    lowering: Lowering,
+    plan: Mapping[str, str],
+    cluster: Cluster,
+    own: Set[str],
+    *,
+    lr: float,
+    device: torch.device,
+) -> MakeKernel:
+    """What makes the fused kernels, with all tables of several processes placed at once."""
+    from muxrec.tables.placement import place
     from muxrec.tables.sharded import make_kernel
 
-    where, plan = torch.device(device), sharding_plan(lowering)
-    make = partial(make_kernel, lr=lr, device=where, sharding=plan)
-    return FusedTables(lowering, make, seed=seed, lr=lr).to(where)
-
-
-def sharding_plan(lowering: Lowering) -> dict[str, str]:
-    """How every physical table is cut: as its recipe says, else by its method's default.
-
-    A hashed table's rows are hit evenly, so equal ranges of rows are equal work; a full table's
-    rows are not, and it is small.
-    """
-    found = {}
-    for group in lowering.groups:
-        table = lowering.table_of(group.table.name).table
-        default = "table_wise" if METHOD_SPECS[table.method].needs_vocabulary else "row_wise"
-        found[group.table.name] = table.sharding or default
-    return found
+    shared = [group for group in lowering.groups if group.table.name not in own]
+    shared = [group for group in shared if group.table.storage == "fp32"]
+    is_alone = cluster.world_size == 1 or not shared
+    placed = {} if is_alone else place(shared, plan, cluster)
+    return partial(make_kernel, lr=lr, device=device, placed=placed)
 
 
 def has_torchrec() -> bool:

@@ -1,9 +1,10 @@
 """Table states as files: written by any number of ranks, read by any other number.
 
-Every rank writes the rows that it holds, ``<table>.<first>-<stop>.safetensors``, and the first rank
-those that all hold, and a ``tables.json`` that says what the rows mean. A reader takes the rows
-that it wants from whichever files hold them, so no process ever needs a whole table. The folder
-proves itself by the manifest of the checkpoint around it.
+Every rank writes the rows that it holds, ``<table>.<first>-<stop>.safetensors``, or the columns,
+``<table>.<first>-<stop>.<left>-<right>.safetensors``, and the first rank those that all hold, and a
+``tables.json`` that says what the rows mean. A reader takes what it wants from whichever files hold
+it, so no process ever needs a whole table. The folder proves itself by the manifest of the
+checkpoint around it.
 """
 
 from __future__ import annotations
@@ -153,13 +154,14 @@ def _read_rows(
         filled += (high - low) * (last - first)
     if filled != count * width:
         raise TrainingError(
-            f"{folder}: {filled} of {count * width} numbers of rows {start}..{stop} of table "
-            f"{name} are there: a rank's file is missing or there twice"
+            f"{folder}: {filled // width} of rows {start}..{stop} of table {name} are there: a "
+            "rank's file is missing or there twice"
         )
     means = momentum.div_(max(width, 1)).float()
     of_width = None if width == shape["width"] else shape["width"]
+    scale, updates = by_row.get("scale", whole.get("scale")), whole.get("updates")
     return TableRows(
-        shape["rows"], start, weight, means, left=left, of_width=of_width, **by_row, **whole
+        shape["rows"], start, weight, means, scale, left, of_width=of_width, updates=updates
     )
 
 

@@ -58,6 +58,11 @@ def gather_counts(count: int, device: torch.device) -> list[int]:
     return found.tolist()
 
 
+def largest(value: int, device: torch.device) -> int:
+    """The largest ``value`` of all processes."""
+    return value if world_size() == 1 else max(gather_counts(value, device))
+
+
 def gather_uneven(values: Tensor, counts: list[int]) -> list[Tensor]:
     """Every process's ``values``, ``[counts[rank], ...]``, in the order of the ranks.
 

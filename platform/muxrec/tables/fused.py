@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from muxrec.tables.addressing import (
@@ -18,10 +17,13 @@ from muxrec.tables.addressing import (
     join_rows,
 )
 from muxrec.tables.bags import Bags
+from muxrec.tables.columns import ColumnTable
+from muxrec.tables.exchange import largest, this_rank, world_size
 from muxrec.tables.features import Vectors, divide_bags
 from muxrec.tables.held import HeldOptimizer, held_tables, hold
 from muxrec.tables.initial import fill_initial, first_rows
 from muxrec.tables.lowering import Group, Lowering
+from muxrec.tables.plan import COLUMNS, column_cuts
 from muxrec.tables.state import TableRows, TableState, check_state, describe_reads
 
 
@@ -77,32 +79,51 @@ class FusedTables(nn.Module):
         make: Makes the kernel of some groups.
         seed: Seed of the initial rows.
         lr: Learning rate of the tables.
+        held: Physical tables of float32 rows that several processes hold in plain torch too, and
+            how: ``data_parallel`` or ``column_wise``.
     """
 
-    def __init__(self, lowering: Lowering, make: MakeKernel, *, seed: int, lr: float) -> None:
+    def __init__(
+        self,
+        lowering: Lowering,
+        make: MakeKernel,
+        *,
+        seed: int,
+        lr: float,
+        held: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
-        self.lowering, self.lr = lowering, lr
-        pooled = tuple(g for g in lowering.groups if _is_fused(g) and not g.is_per_id)
-        alone = tuple(g for g in lowering.groups if _is_fused(g) and g.is_per_id)
+        self.lowering, self.lr, self._kinds = lowering, lr, dict(held or {})
+        fused = [group for group in lowering.groups if self._is_fused(group)]
+        pooled = tuple(group for group in fused if not group.is_per_id)
+        alone = tuple(group for group in fused if group.is_per_id)
         self.parts = nn.ModuleList(FusedPart(some, make(some)) for some in (pooled, alone) if some)
         self.held = nn.ModuleList(
-            hold(group, lowering.poolings, first_rows(lowering, group, seed))
-            for group in lowering.groups
-            if not _is_fused(group)
+            self._hold(group, seed) for group in lowering.groups if not self._is_fused(group)
         )
         self.vectors = Vectors(lowering)
         self._is_simple = self.vectors.is_plain and not alone and not len(self.held)
         self._fill(seed)
 
+    def _is_fused(self, group: Group) -> bool:
+        return group.table.storage == "fp32" and group.table.name not in self._kinds
+
+    def _hold(self, group: Group, seed: int) -> nn.Module:
+        if self._kinds.get(group.table.name) == COLUMNS:
+            left, right = column_cuts(group.table.width, world_size())[this_rank()]
+            rows = first_rows(self.lowering, group, seed, left=left, right=right)
+            return ColumnTable(group, self.lowering.poolings, rows)
+        return hold(group, self.lowering.poolings, first_rows(self.lowering, group, seed))
+
     @torch.no_grad()
     def _fill(self, seed: int) -> None:
         held = self._fused_rows()
-        for group in filter(_is_fused, self.lowering.groups):
+        for group in filter(self._is_fused, self.lowering.groups):
             rows, values = held[group.table.name], self.lowering.values.get(group.table.name)
             if values is None:
-                fill_initial(rows.weight, group.table, seed, start=rows.start)
+                fill_initial(rows.weight, group.table, seed, start=rows.start, left=rows.left)
             else:
-                rows.weight.copy_(values[rows.start : rows.stop])
+                rows.weight.copy_(values[rows.start : rows.stop, rows.left : rows.right])
 
     @property
     def widths(self) -> dict[str, int]:
@@ -139,11 +160,7 @@ class FusedTables(nn.Module):
         if not self.vectors.per_id:
             return 0
         most = self.vectors.most_ids(found)
-        if not (dist.is_initialized() and dist.get_world_size() > 1):
-            return most
-        largest = torch.tensor(most)
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-        return int(largest)
+        return largest(most, next(iter(found.values())).ids.device)
 
     def _in_order(self, parts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """Parts in the lowering's order of tables, which is the order of a feature's reads."""
@@ -171,9 +188,12 @@ class FusedTables(nn.Module):
         held = {table.group.table.name: table.local() for table in held_tables(self.held)}
         return {**self._fused_rows(), **held}
 
-    def row_ranges(self) -> dict[str, tuple[int, int]]:
-        """First row and one past the last row held by this process, of every physical table."""
-        return {name: (rows.start, rows.stop) for name, rows in self.local_tables().items()}
+    def row_ranges(self) -> dict[str, tuple[int, ...]]:
+        """First row and one past the last held by this process, of every physical table.
+
+        Where it holds some columns of them only, the first column and one past the last too.
+        """
+        return {name: rows.range for name, rows in self.local_tables().items()}
 
     def export_state(self) -> TableState:
         """A copy of the rows held by this process and their optimiser state, on the CPU."""
@@ -192,6 +212,7 @@ class FusedTables(nn.Module):
         for name, held in self._fused_rows().items():
             if held.stop > held.start:
                 rows = state.tables[name].slice(held.start, held.stop)
+                rows = rows.slice_columns(held.left, held.right)
                 held.weight.copy_(rows.weight)
                 held.momentum.copy_(rows.momentum)
         for table in held_tables(self.held):
@@ -213,6 +234,8 @@ class FusedPart(nn.Module):
         self.addresses = nn.ModuleList(addressing(group) for group in groups)
         self._chunks = [width for group in groups for width in group.chunks]
         self._names = [name for group in groups for name in group.features]
+        # Where reads drop ids, a bag of several ids may hold one row and is divided all the same.
+        self._drops = any(read.address.drops for group in groups for read in group.reads)
 
     @property
     def held_by(self) -> Kernel:
@@ -234,15 +257,11 @@ class FusedPart(nn.Module):
             ]
         )
         parts: Sequence[Tensor] = self.held_by.sums(bags).split(self._chunks, dim=1)
-        if not self.groups[0].is_per_id and _has_long_bag(bags):
+        if not self.groups[0].is_per_id and (self._drops or _has_long_bag(bags)):
             named = zip(self._names, parts, strict=True)
             parts = [divide_bags(part, found[name], poolings[name]) for name, part in named]
         at = iter(parts)
         return [{name: next(at) for name in group.features} for group in self.groups]
-
-
-def _is_fused(group: Group) -> bool:
-    return group.table.storage == "fp32"
 
 
 def _has_long_bag(bags: RowBags) -> bool:

@@ -1,14 +1,15 @@
 """Tables on TorchRec's fused kernels: the one module that trains with torchrec and fbgemm.
 
 One process runs fbgemm's table-batched kernel itself, which is what TorchRec runs underneath; two
-or more processes run TorchRec's ``DistributedModelParallel`` with an explicit plan. Every read is a
+or more processes run TorchRec's ``DistributedModelParallel`` with a plan that
+:mod:`muxrec.tables.placement` makes. Every read is a
 key ``feature#probe`` on its physical table, so a unified table is one array however many features
 share it, and the update happens inside backward: no gradient of the table's size exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -24,26 +25,15 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
     SplitTableBatchedEmbeddingBagsCodegen,
 )
 from torch import Tensor, nn
-from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor, KeyedTensor
+from torchrec import KeyedJaggedTensor, KeyedTensor
 from torchrec.distributed import DistributedModelParallel, ShardingEnv
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
-from torchrec.distributed.sharding_plan import (
-    ParameterShardingGenerator,
-    construct_module_sharding_plan,
-    row_wise,
-    table_wise,
-)
-from torchrec.distributed.types import ModuleSharder, ShardingPlan
-from torchrec.modules.embedding_configs import PoolingType
+from torchrec.distributed.types import EmbeddingModuleShardingPlan, ShardingPlan
 
 from muxrec.tables.addressing import RowBags
 from muxrec.tables.lowering import Group
-from muxrec.tables.methods.protocol import Read
 from muxrec.tables.optimizer import EPS, aligned_width
+from muxrec.tables.placement import Placed, collection_of, module_name, read_key, sharder_of
 from muxrec.tables.state import TableRows
-
-FUSED = "fused"
-"""TorchRec's compute kernel; a plan that leaves it out falls back to dense gradients on the CPU."""
 
 
 class OneProcess(nn.Module):
@@ -90,54 +80,20 @@ class ManyProcesses(nn.Module):
     """TorchRec's sharded collection over the default process group."""
 
     def __init__(
-        self,
-        groups: Sequence[Group],
-        *,
-        lr: float,
-        device: torch.device,
-        sharding: Mapping[str, str],
+        self, groups: Sequence[Group], *, lr: float, device: torch.device, placed: Placed
     ) -> None:
         super().__init__()
-        self.groups = groups
-        self.keys = [_key(group, read) for group in groups for read in group.reads]
+        self.groups, self.device = groups, device
+        self.keys = [read_key(group, read) for group in groups for read in group.reads]
         self.cut = PaddedReads(groups)
-        collection = EmbeddingBagCollection(
-            tables=[
-                EmbeddingBagConfig(
-                    name=_module_name(group.table.name),
-                    embedding_dim=aligned_width(group.table.width),
-                    num_embeddings=group.table.rows,
-                    feature_names=[_key(group, read) for read in group.reads],
-                    pooling=PoolingType.SUM,
-                )
-                for group in groups
-            ],
-            device=torch.device("meta"),
-        )
-        optimizer = EmbOptimType.EXACT_ROWWISE_ADAGRAD
-        sharder = cast(
-            ModuleSharder[nn.Module],
-            EmbeddingBagCollectionSharder(
-                {"optimizer": optimizer, "learning_rate": lr, "eps": EPS}
-            ),
-        )
-        plan = construct_module_sharding_plan(
-            collection,
-            {
-                _module_name(group.table.name): _placement(sharding[group.table.name], at)
-                for at, group in enumerate(groups)
-            },
-            sharder=sharder,
-            local_size=dist.get_world_size(),
-            world_size=dist.get_world_size(),
-            device_type=device.type,
-        )
+        names = [module_name(group.table.name) for group in groups]
+        plan = EmbeddingModuleShardingPlan({name: placed[name] for name in names})
         self.model = DistributedModelParallel(
-            collection,
+            collection_of(groups),
             env=ShardingEnv.from_process_group(cast(dist.ProcessGroup, dist.group.WORLD)),
             device=device,
             plan=ShardingPlan(plan={"": plan}),
-            sharders=[sharder],
+            sharders=[sharder_of(lr)],
         )
 
     def sums(self, bags: RowBags) -> Tensor:
@@ -151,22 +107,26 @@ class ManyProcesses(nn.Module):
         return self.cut(torch.cat([found[key] for key in self.keys], dim=1))
 
     def local_rows(self) -> dict[str, TableRows]:
-        """This rank's shard of every table; no rows where another rank holds the whole table."""
+        """This rank's piece of every table; no rows of a table that lies elsewhere."""
         weights = self.model.state_dict()
         state = self.model.fused_optimizer.state_dict()["state"]
         found = {}
         for group in self.groups:
-            table, name = group.table, _module_name(group.table.name)
+            table, name = group.table, module_name(group.table.name)
             key = f"embedding_bags.{name}.weight"
-            shards = [shard for shard in weights[key].local_shards() if shard.tensor.numel()]
-            if shards:
-                momentum = state[key][f"{name}.momentum1"].local_shards()[0].tensor
-                start, weight = shards[0].metadata.shard_offsets[0], shards[0].tensor.detach()
-                mine = weight[:, : table.width]
-                found[table.name] = TableRows(table.rows, start, mine, momentum)
-            else:
-                empty = torch.empty(0, table.width)
-                found[table.name] = TableRows(table.rows, 0, empty, torch.empty(0))
+            pieces = [piece for piece in weights[key].local_shards() if piece.tensor.numel()]
+            if not pieces:
+                empty = torch.empty(0, table.width, device=self.device)
+                found[table.name] = TableRows(table.rows, 0, empty, empty.new_empty(0))
+                continue
+            # The plans here give a process one piece of a table at most.
+            (start, left), weight = pieces[0].metadata.shard_offsets, pieces[0].tensor.detach()
+            momentum = state[key][f"{name}.momentum1"].local_shards()[0].tensor
+            mine, is_cut = weight[:, : table.width - left], weight.shape[1] < table.width
+            width = table.width if is_cut else None
+            found[table.name] = TableRows(
+                table.rows, start, mine, momentum.view(-1), left=left, of_width=width
+            )
         return found
 
     def set_lr(self, lr: float) -> None:
@@ -175,17 +135,6 @@ class ManyProcesses(nn.Module):
             cast(dict[str, Any], group)["lr"] = lr
         # The fused optimiser hands its rate to the kernels here; the rows change in backward only.
         self.model.fused_optimizer.step()
-
-
-def _module_name(table: str) -> str:
-    """The table's name in torchrec's ModuleDict, which refuses ``items`` and names with dots."""
-    return f"table_{table.encode().hex()}"
-
-
-def _placement(how: str, at: int) -> ParameterShardingGenerator:
-    if how == "row_wise":
-        return row_wise(compute_kernel=FUSED)
-    return table_wise(rank=at % dist.get_world_size(), compute_kernel=FUSED)
 
 
 class PaddedReads(nn.Module):
@@ -208,17 +157,8 @@ class PaddedReads(nn.Module):
         return torch.cat([part[:, :width] for part, width in parts], dim=1)
 
 
-def _key(group: Group, read: Read) -> str:
-    """A key of its own for every read: a feature may read several tables."""
-    return f"{group.table.name}/{read.key}"
-
-
 def make_kernel(
-    groups: Sequence[Group],
-    *,
-    lr: float,
-    device: torch.device,
-    sharding: Mapping[str, str],
+    groups: Sequence[Group], *, lr: float, device: torch.device, placed: Placed
 ) -> OneProcess | ManyProcesses:
     """The kernel for this process, or for this rank where several processes train together.
 
@@ -226,8 +166,8 @@ def make_kernel(
         groups: Physical tables and their reads, all pooled or all of single ids.
         lr: Learning rate of the tables.
         device: Where the tables live.
-        sharding: Physical table name -> ``row_wise`` or ``table_wise``.
+        placed: Where TorchRec puts every table's pieces; empty for one process.
     """
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        return ManyProcesses(groups, lr=lr, device=device, sharding=sharding)
+    if placed:
+        return ManyProcesses(groups, lr=lr, device=device, placed=placed)
     return OneProcess(groups, lr=lr, device=device)
