@@ -25,7 +25,7 @@ from muxrec.bench.compression.record import Result, read_result, write_result
 from muxrec.bench.compression.settings import ClickSettings
 from muxrec.bench.compression.summary import against, estimate, summarise
 from muxrec.bench.compression.sweep import Cell, OnEpoch, Sweep, run_sweep
-from muxrec.errors import DataError
+from muxrec.errors import DataError, RecipeError
 
 SWEEP = Sweep(("full", "unified-4", "hashed"), (0.5, 0.1), seeds=3, table_lrs=(0.1, 0.2))
 SETTINGS = {
@@ -50,14 +50,16 @@ class KnownTask:
 
     name, dataset = "known", "formula"
 
-    def __init__(self, stop_after: int | None = None, version: int = 0) -> None:
+    def __init__(self, stop_after: int | None = None, version: int = 0, least: float = 0.0) -> None:
         self.ran: list[Cell] = []
-        self.stop_after, self.version = stop_after, version
+        self.stop_after, self.version, self.least = stop_after, version, least
 
     def identity(self) -> dict[str, Any]:
         return {**SETTINGS, "version": self.version}
 
     def run(self, cell: Cell, settings: Mapping[str, Any], on_epoch: OnEpoch) -> Result:
+        if cell.method == "hashed" and cell.budget < self.least:
+            raise RecipeError("hashed cannot go below 0.05 here")
         if self.stop_after is not None and len(self.ran) >= self.stop_after:
             raise KeyboardInterrupt
         self.ran.append(cell)
@@ -84,7 +86,7 @@ class KnownTask:
             parameters=int(1_000 * cell.budget),
             training_bytes=int(5_000 * cell.budget),
             serving_bytes=int(4_000 * cell.budget),
-            map_bytes=10,
+            dictionary_bytes=0,
             label_rule="made up",
             split_rule="none",
             settings=settings,
@@ -93,7 +95,7 @@ class KnownTask:
 
 def test_every_entry_is_tuned_on_one_seed_by_validation_alone(tmp_path: Path) -> None:
     task = KnownTask()
-    results = run_sweep(SWEEP, task, tmp_path)
+    results = run_sweep(SWEEP, task, tmp_path).results
     assert len(task.ran) == SWEEP.trainings == 5 * (2 + 2)
     assert {(r.table_lr, r.validation) for r in results} == {(0.2, 0.7 + 0.2)}
     assert len(results) == 5 * 3
@@ -117,6 +119,19 @@ def test_a_stopped_sweep_goes_on_where_it_stopped(
     assert len(first.ran) + len(second.ran) == SWEEP.trainings
     assert run_sweep(SWEEP, third, folder) == results
     assert third.ran == []
+
+
+def test_what_a_method_refuses_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
+    outcome = run_sweep(SWEEP, KnownTask(least=0.2), tmp_path)
+    assert outcome.refused == {("hashed", 0.1): "hashed cannot go below 0.05 here"}
+    frontier = summarise(outcome.results, outcome.refused)
+    said = facts(frontier, SWEEP, "muxrec bench compression")
+    for report in (markdown_report(frontier, said), html_report(frontier, said)):
+        assert "Not possible" in report
+        assert "hashed cannot go below 0.05 here" in report
+    alone = Sweep(("hashed",), (0.1,), 1, (0.1,))
+    with pytest.raises(RecipeError, match=r"no entry is possible: hashed cannot go below 0\.05"):
+        run_sweep(alone, KnownTask(least=0.2), tmp_path / "other")
 
 
 def test_other_settings_measure_again(tmp_path: Path) -> None:
@@ -154,7 +169,7 @@ def test_one_seed_has_no_interval_and_shows_nothing_clearly() -> None:
 
 
 def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
-    frontier = summarise(run_sweep(SWEEP, KnownTask(), tmp_path))
+    frontier = summarise(run_sweep(SWEEP, KnownTask(), tmp_path).results)
     small = frontier.of("unified-4")[0]
     assert small.budget == 0.1
     # Seeds shift both alike, so the paired difference has no spread and the quality has one.
@@ -172,7 +187,7 @@ def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
 
 
 def test_results_of_two_rules_are_not_mixed(tmp_path: Path) -> None:
-    results = run_sweep(SWEEP, KnownTask(), tmp_path)
+    results = run_sweep(SWEEP, KnownTask(), tmp_path).results
     with pytest.raises(DataError, match="one task, data set and rule, got 2"):
         summarise([*results, replace(results[0], label_rule="another")])
     with pytest.raises(DataError, match="got 0"):
@@ -189,14 +204,14 @@ class Outline(HTMLParser):
 
 
 def test_the_report_says_what_stands_behind_every_quality(tmp_path: Path) -> None:
-    frontier = summarise(run_sweep(SWEEP, KnownTask(), tmp_path))
+    frontier = summarise(run_sweep(SWEEP, KnownTask(), tmp_path).results)
     said = facts(frontier, SWEEP, "muxrec bench compression --attack '<script>'")
     text, page = markdown_report(frontier, said), html_report(frontier, said)
     for needed in ("made up", "none", "3; a seed", "16 numbers", "0.1, 0.2", "at most 3 epochs"):
         assert needed in text
         assert needed in page
     line = next(row for row in text.splitlines() if row.startswith("| unified-4 | 10 %"))
-    assert "0.7410 ± 0.0025 | -0.0100 ± 0.0000 | 500 | 400 | 10 | 2.00 | 0.2 | 1 to 3 | 3" in line
+    assert "0.7410 ± 0.0025 | -0.0100 ± 0.0000 | 500 | 400 | 0 | 2.00 | 0.2 | 1 to 3 | 3" in line
     # Every entry, its loss against full tables included, and nothing else.
     assert (
         sum(row.startswith(("| full", "| unified-4", "| hashed")) for row in text.splitlines()) == 5

@@ -10,15 +10,15 @@ import torch
 
 from muxrec import __version__
 from muxrec.bench.compression.clicks import ClickData
-from muxrec.bench.compression.model import ClickModel
+from muxrec.bench.compression.making import Making
 from muxrec.bench.compression.plans import contestant, plan
 from muxrec.bench.compression.record import Result
+from muxrec.bench.compression.schedule import OnEpoch
 from muxrec.bench.compression.settings import ClickSettings
-from muxrec.bench.compression.sizes import table_bytes
 from muxrec.bench.compression.sweep import Cell
-from muxrec.bench.compression.train import ClickTraining, OnEpoch
+from muxrec.bench.compression.train import ClickTraining
 from muxrec.spec.hashing import HASH_VERSION
-from muxrec.tables.build import Engine, build_tables
+from muxrec.tables.build import Engine
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,12 @@ class ClickTask:
 
     def _run(self, cell: Cell, settings: Mapping[str, Any], on_epoch: OnEpoch) -> Result:
         data = salted(self.data, cell.seed)
-        model = self._model(cell, data)
-        trained = ClickTraining(model, data, self.settings.schedule, seed=cell.seed).run(on_epoch)
-        size = table_bytes(model.tables)
+        given = self.settings
+        made = plan(
+            contestant(cell.method), data, budget=cell.budget, width=given.width, init=given.init
+        )
+        making = Making(made, given.head, self.engine, cell.seed, cell.table_lr)
+        trained = ClickTraining(making, data, given.schedule).run(on_epoch)
         return Result(
             task=self.name,
             data=self.dataset,
@@ -90,33 +93,15 @@ class ClickTask:
             epochs=trained.epochs,
             best_epoch=trained.best_epoch,
             step_ms=trained.step_ms,
-            width=self.settings.width,
-            parameters=size.parameters,
-            training_bytes=size.training,
-            serving_bytes=size.serving,
-            map_bytes=size.maps,
+            width=given.width,
+            parameters=trained.parameters,
+            training_bytes=trained.training_bytes,
+            serving_bytes=trained.serving_bytes,
+            dictionary_bytes=trained.dictionary_bytes,
             label_rule=data.label_rule,
             split_rule=data.split_rule,
             settings=settings,
         )
-
-    def _model(self, cell: Cell, data: ClickData) -> ClickModel:
-        made = plan(
-            contestant(cell.method),
-            data,
-            budget=cell.budget,
-            width=self.settings.width,
-            init=self.settings.init,
-        )
-        tables = build_tables(
-            made.features,
-            (made.table,),
-            vocabularies=made.vocabularies,
-            engine=self.engine,
-            seed=cell.seed,
-            lr=cell.table_lr,
-        )
-        return ClickModel(tables, self.settings.head, seed=cell.seed)
 
 
 def salted(data: ClickData, seed: int) -> ClickData:

@@ -16,10 +16,9 @@ from muxrec.bench.compression.facts import facts
 from muxrec.bench.compression.markdown import markdown_report
 from muxrec.bench.compression.page import html_report
 from muxrec.bench.compression.plans import contestant
-from muxrec.bench.compression.record import Result
 from muxrec.bench.compression.settings import CLICK_SETTINGS, TABLE_LRS
 from muxrec.bench.compression.summary import summarise
-from muxrec.bench.compression.sweep import Sweep, run_sweep
+from muxrec.bench.compression.sweep import Outcome, Sweep, run_sweep
 from muxrec.manifest import write_text_atomically
 
 METHODS = "full,unified-4,unified-2,unified,hashed"
@@ -64,7 +63,7 @@ class Numbers(click.ParamType):
     type=Numbers(),
     default=BUDGETS,
     show_default=True,
-    help="Shares of a full table's numbers; full tables stand at 1.",
+    help="Shares of full tables' bytes; methods without a size to set stand at 1.",
 )
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
 @click.option(
@@ -94,19 +93,19 @@ def compression_bench(
     names = tuple(dict.fromkeys(contestant(name.strip()).name for name in methods.split(",")))
     sweep = Sweep(names, budgets, seeds, tune)
     loaded = CLICK_DATA[data](folder)
-    results = run_sweep(sweep, ClickTask(loaded, CLICK_SETTINGS[data]), out)
+    outcome = run_sweep(sweep, ClickTask(loaded, CLICK_SETTINGS[data]), out)
     command = shlex.join(["muxrec", *sys.argv[1:]])
-    for path in write_reports(results, sweep, out, name=f"{task}-{data}", command=command):
+    for path in write_reports(outcome, sweep, out, name=f"{task}-{data}", command=command):
         click.echo(f"written: {path}")
 
 
 def write_reports(
-    results: list[Result], sweep: Sweep, out: Path, *, name: str, command: str
+    outcome: Outcome, sweep: Sweep, out: Path, *, name: str, command: str
 ) -> list[Path]:
     """Write ``<name>.md``, ``.html`` and ``.json`` into ``out``; returns the paths."""
-    frontier = summarise(results)
+    frontier = summarise(outcome.results, outcome.refused)
     said = facts(frontier, sweep, command)
-    machine = {"facts": said, "results": [asdict(result) for result in results]}
+    machine = {"facts": said, "results": [asdict(result) for result in outcome.results]}
     texts = {
         "md": markdown_report(frontier, said),
         "html": html_report(frontier, said),

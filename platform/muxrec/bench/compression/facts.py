@@ -27,14 +27,17 @@ def facts(frontier: Frontier, sweep: Sweep, command: str) -> dict[str, str]:
         "model": f"{settings['head']} over the concatenated vectors, so every feature has "
         "first-layer weights of its own; rows start uniform in "
         f"[-{settings['init']:g}, {settings['init']:g}]",
-        "training": f"batch {schedule['batch_size']:,}, at most {schedule['epochs']} epochs, stop "
-        f"after {schedule['patience']} without a better validation {first.metric}, best epoch "
-        f"kept; AdamW {schedule['dense_lr']:g} on the dense part, decay "
+        "training": f"batch {schedule['batch_size']:,}, at most {schedule['epochs']} epochs, which "
+        f"a method's stages share, stop after {schedule['patience']} without a better validation "
+        f"{first.metric}, best epoch kept; AdamW {schedule['dense_lr']:g} on the dense part, decay "
         f"{schedule['weight_decay']:g}; the tables' own optimiser on rows",
         "tuning": tuning,
-        "budget": "share of the numbers of full tables over the ids of the training part",
-        "training bytes": "parameters, optimiser state and maps from ids to rows, of real tensors",
-        "serving bytes": "parameters and maps, float32, of real tensors; the head is left out",
+        "budget": "share of the bytes of full float32 tables over the ids of the training part; it "
+        "limits the served form without the dictionary of known ids",
+        "training bytes": "numbers, optimiser state, maps and dictionary of the largest stage, "
+        "of real tensors",
+        "serving bytes": "numbers, maps and dictionary of the served form, of real tensors; the "
+        f"head is left out. {first.metric} is measured on the served form",
         "time per step": "process CPU time of forward, backward and update on one thread, median",
         "intervals": "95 %, Student's t over seeds; differences are paired by seed",
         "engine": f"{settings['engine']}, muxrec {settings['muxrec']}, hash {settings['hash']}",

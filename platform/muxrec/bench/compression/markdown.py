@@ -15,7 +15,7 @@ HEADS = (
     "minus full",
     "training bytes",
     "serving bytes",
-    "of which maps",
+    "of which dictionary",
     "ms per step",
     "table lr",
     "best epoch",
@@ -39,6 +39,7 @@ def markdown_report(frontier: Frontier, facts: Mapping[str, str]) -> str:
         *(f"- **{name}**: {text}" for name, text in facts.items()),
     ]
     tables = [best_table(frontier), entry_table(frontier)]
+    tables += [refused_table(frontier)] if frontier.refused else []
     return "\n".join([*lines, "", *(table.markdown() for table in tables)])
 
 
@@ -71,6 +72,13 @@ def entry_table(frontier: Frontier) -> Table:
     return Table("All methods", note, (*heads, *names), rows)
 
 
+def refused_table(frontier: Frontier) -> Table:
+    """Methods that cannot have a budget, and why."""
+    rows = [(name, _share(budget), why) for (name, budget), why in frontier.refused.items()]
+    note = "Nothing was trained for these."
+    return Table("Not possible", note, ("method", "budget", "reason"), tuple(rows))
+
+
 def entry_cells(entry: Entry) -> tuple[str, ...]:
     """An entry's values as text, in the order of ``HEADS``."""
     return (
@@ -81,7 +89,7 @@ def entry_cells(entry: Entry) -> tuple[str, ...]:
         "" if entry.against_full is None else span(entry.against_full, sign=True),
         f"{entry.training_bytes:,.0f}",
         f"{entry.serving_bytes:,.0f}",
-        f"{entry.map_bytes:,.0f}",
+        f"{entry.dictionary_bytes:,.0f}",
         f"{entry.step_ms:.2f}",
         f"{entry.results[0].table_lr:g}",
         entry.epochs,

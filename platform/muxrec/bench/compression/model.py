@@ -22,18 +22,18 @@ class ClickModel(nn.Module):
 
     Args:
         tables: What gives every feature's vector; follows :class:`muxrec.tables.build.Tables`.
-        head: Kind of network over the concatenated vectors.
-        seed: Seed of the head's weights; models of equal width start with equal heads.
+        head: Network over the concatenated vectors.
     """
 
-    def __init__(self, tables: nn.Module, head: Head, *, seed: int) -> None:
+    def __init__(self, tables: nn.Module, head: nn.Module) -> None:
         super().__init__()
-        self.tables = tables
-        widths = cast(Tables, tables).widths
-        self.names = list(widths)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.head = HEADS[head](sum(widths.values()))
+        self.module, self.head = tables, head
+        self.names = list(self.tables.widths)
+
+    @property
+    def tables(self) -> Tables:
+        """The tables."""
+        return cast(Tables, self.module)
 
     def forward(self, sparse: Mapping[str, Bags]) -> Tensor:
         """Logits of B impressions, float32 ``[B]``."""
@@ -41,8 +41,8 @@ class ClickModel(nn.Module):
         return self.head(torch.cat([vectors[name] for name in self.names], dim=1))[:, 0]
 
     def dense(self) -> nn.ModuleDict:
-        """Everything but the rows: the head, and a method's own small networks."""
-        return nn.ModuleDict({"head": self.head, "methods": cast(Tables, self.tables).vectors})
+        """Everything but the rows: the head, and what a method trains besides rows."""
+        return nn.ModuleDict({"head": self.head, "vectors": self.tables.vectors})
 
 
 class CrossHead(nn.Module):
@@ -75,3 +75,10 @@ def mlp_head(width: int) -> nn.Module:
 
 
 HEADS: dict[Head, Callable[[int], nn.Module]] = {"mlp": mlp_head, "dcn": CrossHead}
+
+
+def fresh_head(head: Head, width: int, *, seed: int) -> nn.Module:
+    """A head over ``width`` numbers; heads of equal width and seed start equal."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return HEADS[head](width)

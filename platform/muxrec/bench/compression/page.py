@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from muxrec.bench.compression.markdown import HEADS, best_table, entry_cells
+from muxrec.bench.compression.markdown import HEADS, best_table, entry_cells, refused_table
 from muxrec.bench.compression.summary import FULL, Entry, Frontier
+from muxrec.bench.report import Table
 from muxrec.evaluation.report.charts import Series, interval_track, line_chart
 from muxrec.evaluation.report.document import html_document, scroll_table
 from muxrec.evaluation.report.markup import Markup, join, tag
@@ -40,6 +41,7 @@ def html_report(frontier: Frontier, facts: Mapping[str, str]) -> str:
         "best": ("Best per budget", _best(frontier)),
         "methods": ("Method by method", _methods(frontier)),
         "results": ("All results", _results(frontier)),
+        "refused": ("Not possible", _refused(frontier)),
         "facts": ("Facts", _facts(facts)),
     }
     return html_document(f"compression: {first.data}", header=header, blocks=blocks)
@@ -95,7 +97,10 @@ def _shown(frontier: Frontier) -> list[str]:
 
 
 def _best(frontier: Frontier) -> Markup:
-    table = best_table(frontier)
+    return _plain(best_table(frontier))
+
+
+def _plain(table: Table) -> Markup:
     body = [
         tag("tr", tag("th", str(row[0]), scope="row"), *(tag("td", str(cell)) for cell in row[1:]))
         for row in table.rows
@@ -152,6 +157,10 @@ def _row(entry: Entry, reach: float, *, is_best: bool) -> Markup:
         *(tag("td", cell) for cell in cells),
         class_="main" if is_best else None,
     )
+
+
+def _refused(frontier: Frontier) -> Markup:
+    return _plain(refused_table(frontier)) if frontier.refused else Markup("")
 
 
 def _facts(facts: Mapping[str, str]) -> Markup:

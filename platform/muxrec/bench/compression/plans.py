@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 from muxrec.bench.compression.clicks import ClickData
 from muxrec.errors import RecipeError
@@ -70,12 +70,12 @@ def contestant(name: str) -> Contestant:
 
 
 def plan(entrant: Contestant, data: ClickData, *, budget: float, width: int, init: float) -> Plan:
-    """A table for the features of ``data`` that holds ``budget`` of the numbers of full tables.
+    """A table for the features of ``data`` that holds ``budget`` of the bytes of full tables.
 
     Args:
         entrant: The method.
         data: The task; ids are known from its training part only.
-        budget: Share of full tables' numbers, above 0; methods without a budget have 1.
+        budget: Share of full tables' bytes, above 0; methods without a budget have 1.
         width: Width of every feature's vector.
         init: Rows start uniform in ``[-init, init]``.
 
@@ -85,24 +85,18 @@ def plan(entrant: Contestant, data: ClickData, *, budget: float, width: int, ini
     if width % entrant.probes:
         raise RecipeError(f"{entrant.name}: {entrant.probes} probes do not divide width {width}")
     words = {f.name: build_vocabulary(f.name, data.ids(f.name, "train")) for f in data.features}
-    ids = sum(vocabulary.size for vocabulary in words.values())
-    chunk = width // entrant.probes
-    size = _size(entrant, budget=budget, numbers=ids * width, chunk=chunk)
-    table = TableSpec(TABLE, entrant.method, chunk, init=init, **size)
+    chunk, size = width // entrant.probes, _size(entrant, budget)
+    table = TableSpec(TABLE, entrant.method, chunk, budget=size, init=init)
     features = tuple(replace(f, table=TABLE, probes=entrant.probes) for f in data.features)
     if faults := check_features(features, (table,)):
         raise RecipeError(f"{entrant.name} at {budget:g}: {faults[0]}")
     return Plan(features, table, words)
 
 
-def _size(entrant: Contestant, *, budget: float, numbers: int, chunk: int) -> dict[str, Any]:
-    """What of a :class:`TableSpec` says the size of ``budget`` of ``numbers`` numbers."""
-    spec = METHOD_SPECS[entrant.method]
-    if not entrant.has_budget:
-        if budget != 1:
-            raise RecipeError(f"{entrant.name} has no size to set: its budget is 1, got {budget:g}")
-        return {}
-    if spec.has_probes:
-        # The width of such a table is a row's, so a row is all that the share is counted in.
-        return {"rows": max(1, int(budget * numbers) // chunk)}
-    return {"budget": f"{100 * budget:g}%"}
+def _size(entrant: Contestant, budget: float) -> str | None:
+    """The budget of a table that holds the share ``budget`` of full tables' bytes."""
+    if entrant.has_budget:
+        return f"{100 * budget:g}%"
+    if budget != 1:
+        raise RecipeError(f"{entrant.name} has no size to set: its budget is 1, got {budget:g}")
+    return None

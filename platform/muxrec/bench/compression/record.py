@@ -22,7 +22,7 @@ class Result:
         task: Task, e.g. ``click``.
         data: Data set.
         method: Method with its variant, e.g. ``unified-4``.
-        budget: Share of a full table's numbers that was asked for.
+        budget: Share of full tables' bytes that was asked for.
         seed: Seed of rows, data order and hash.
         metric: Name of the quality, e.g. ``AUC``; higher is better.
         quality: Its value on the test part.
@@ -34,9 +34,9 @@ class Result:
         step_ms: Median process CPU time of a training step, milliseconds.
         width: Numbers of a feature's vector.
         parameters: Trained numbers of the tables.
-        training_bytes: Bytes of the tables in training: parameters, optimiser state, maps.
-        serving_bytes: Bytes of the tables when served in float32: parameters and maps.
-        map_bytes: Bytes of maps from ids to rows, part of both.
+        training_bytes: Most bytes of the tables in any stage: numbers, optimiser state, maps.
+        serving_bytes: Bytes of the tables in their served form.
+        dictionary_bytes: Bytes of the dictionary of known ids, part of both; no budget limits it.
         label_rule: What counts as right, in words.
         split_rule: How the parts were drawn, in words.
         settings: Everything that decides the result, and its digest's content.
@@ -59,7 +59,7 @@ class Result:
     parameters: int
     training_bytes: int
     serving_bytes: int
-    map_bytes: int
+    dictionary_bytes: int
     label_rule: str
     split_rule: str
     settings: Mapping[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from muxrec.bench.compression.model import Head
-from muxrec.bench.compression.train import Schedule
+from muxrec.bench.compression.schedule import Schedule
 
 
 @dataclass(frozen=True)

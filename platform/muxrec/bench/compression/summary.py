@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median, stdev
 
@@ -62,12 +62,13 @@ class Entry:
 
     Attributes:
         method: Method.
-        budget: Share of a full table's numbers that was asked for.
+        budget: Share of full tables' bytes that was asked for.
         results: One per seed, at the tuned learning rate.
         quality: Quality on the test part.
         against_full: Quality minus full tables', paired by seed; None where full was not measured,
             and for full tables themselves.
-        share: Share of a full table's numbers that the tables really have; None like above.
+        share: Share of full tables' bytes, without the dictionary, that the served form really has;
+            None where full was not measured.
     """
 
     method: str
@@ -88,9 +89,14 @@ class Entry:
         return mean(result.serving_bytes for result in self.results)
 
     @property
-    def map_bytes(self) -> float:
-        """Bytes of maps from ids to rows, mean over seeds."""
-        return mean(result.map_bytes for result in self.results)
+    def dictionary_bytes(self) -> float:
+        """Bytes of the dictionary of known ids, mean over seeds."""
+        return mean(result.dictionary_bytes for result in self.results)
+
+    @property
+    def limited_bytes(self) -> float:
+        """Bytes that a budget limits: the served form without the dictionary, mean over seeds."""
+        return self.serving_bytes - self.dictionary_bytes
 
     @property
     def step_ms(self) -> float:
@@ -106,9 +112,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Frontier:
-    """All entries of one task on one data set, in the order of the sweep."""
+    """All entries of one task on one data set.
+
+    Attributes:
+        entries: In the order of the sweep.
+        refused: Method and budget that could not be, and why.
+    """
 
     entries: tuple[Entry, ...]
+    refused: Mapping[tuple[str, float], str]
 
     @property
     def first(self) -> Result:
@@ -144,8 +156,10 @@ class Frontier:
         return sorted(places, key=lambda method: mean(places[method]))
 
 
-def summarise(results: Sequence[Result]) -> Frontier:
-    """The frontier of results of one task on one data set.
+def summarise(
+    results: Sequence[Result], refused: Mapping[tuple[str, float], str] | None = None
+) -> Frontier:
+    """The frontier of results of one task on one data set, with what was refused.
 
     Raises:
         DataError: There are no results, or they are of several tasks or rules.
@@ -155,7 +169,8 @@ def summarise(results: Sequence[Result]) -> Frontier:
         raise DataError(f"expected results of one task, data set and rule, got {len(rules)}")
     grouped = entries_of(results)
     full = {result.seed: result for result in grouped.get((FULL, 1.0), [])}
-    return Frontier(tuple(_entry(*key, found, full) for key, found in grouped.items()))
+    entries = tuple(_entry(*key, found, full) for key, found in grouped.items())
+    return Frontier(entries, refused or {})
 
 
 def against(first: Entry, second: Entry) -> Estimate | None:
@@ -166,7 +181,8 @@ def against(first: Entry, second: Entry) -> Estimate | None:
 def _entry(method: str, budget: float, found: list[Result], full: dict[int, Result]) -> Entry:
     share = None
     if full:
-        share = found[0].parameters / next(iter(full.values())).parameters
+        whole = next(iter(full.values()))
+        share = _limited(found[0]) / _limited(whole)
     return Entry(
         method,
         budget,
@@ -175,6 +191,10 @@ def _entry(method: str, budget: float, found: list[Result], full: dict[int, Resu
         None if method == FULL else _difference(found, full),
         share,
     )
+
+
+def _limited(result: Result) -> int:
+    return result.serving_bytes - result.dictionary_bytes
 
 
 def _difference(found: Sequence[Result], other: dict[int, Result]) -> Estimate | None:

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from muxrec.bench.compression.plans import contestant
 from muxrec.bench.compression.record import Result, read_result, write_result
+from muxrec.bench.compression.schedule import OnEpoch
+from muxrec.errors import RecipeError
 from muxrec.manifest import digest_of
-
-OnEpoch = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Cell:
 
     Attributes:
         method: Name of a contestant.
-        budget: Share of a full table's numbers.
+        budget: Share of full tables' bytes.
         seed: Seed.
         table_lr: Learning rate of the tables.
     """
@@ -65,7 +65,7 @@ class Sweep:
 
     Attributes:
         methods: Names of contestants.
-        budgets: Shares of a full table's numbers; methods without a size to set, such as full,
+        budgets: Shares of full tables' bytes; methods without a size to set, such as full,
             take part once, at 1.
         seeds: How many seeds, from 0.
         table_lrs: Learning rates tried on seed 0 for every method and budget; the one with the best
@@ -91,8 +91,21 @@ class Sweep:
         return len(self.entries()) * (len(self.table_lrs) + self.seeds - 1)
 
 
-def run_sweep(sweep: Sweep, task: Task, folder: Path) -> list[Result]:
-    """Results of all entries and seeds, at each entry's tuned learning rate.
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep came to.
+
+    Attributes:
+        results: Results of all entries and seeds, each entry's at its tuned learning rate.
+        refused: Method and budget that could not be, and why.
+    """
+
+    results: tuple[Result, ...]
+    refused: Mapping[tuple[str, float], str]
+
+
+def run_sweep(sweep: Sweep, task: Task, folder: Path) -> Outcome:
+    """Measure every entry; one that its method refuses is kept with the reason.
 
     Args:
         sweep: What is measured.
@@ -101,9 +114,11 @@ def run_sweep(sweep: Sweep, task: Task, folder: Path) -> list[Result]:
 
     Raises:
         DataError: A result file in the folder is damaged.
-        MuxrecError: A cell could not be trained; results before it are kept.
+        TrainingError: A loss became NaN or infinite; results before it are kept.
+        RecipeError: No entry is possible.
     """
-    identity = task.identity()
+    identity, found = task.identity(), list[Result]()
+    refused: dict[tuple[str, float], str] = {}
     with tqdm(total=sweep.trainings, desc=f"{task.name} {task.dataset}", disable=None) as bar:
 
         def measure(cell: Cell) -> Result:
@@ -111,11 +126,15 @@ def run_sweep(sweep: Sweep, task: Task, folder: Path) -> list[Result]:
             bar.update()
             return result
 
-        return [
-            result
-            for method, budget in sweep.entries()
-            for result in _tuned(sweep, method, budget, measure)
-        ]
+        for method, budget in sweep.entries():
+            try:
+                found += _tuned(sweep, method, budget, measure)
+            except RecipeError as error:
+                refused[method, budget] = str(error)
+                bar.update(sweep.trainings // len(sweep.entries()))
+    if not found:
+        raise RecipeError(f"no entry is possible: {next(iter(refused.values()), 'none given')}")
+    return Outcome(tuple(found), refused)
 
 
 def _tuned(

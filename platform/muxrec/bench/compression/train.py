@@ -4,167 +4,171 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muxrec.bench.compression.auc import auc, log_loss
 from muxrec.bench.compression.batches import ClickBatches
 from muxrec.bench.compression.clicks import ClickData, Part
+from muxrec.bench.compression.making import Making
 from muxrec.bench.compression.model import ClickModel
-from muxrec.errors import TrainingError
-from muxrec.tables.build import Tables
+from muxrec.bench.compression.schedule import OnEpoch, Schedule, Trained
+from muxrec.bench.compression.step import Stepper
+from muxrec.tables.build import tables_of
+from muxrec.tables.memory import measured_serving, measured_training
+from muxrec.tables.reference import ReferenceTables
+from muxrec.tables.staging import (
+    advance,
+    check_epochs,
+    freeze,
+    keep_maps,
+    restarts,
+    stages_due,
+    whole_rows,
+)
 from muxrec.tables.state import TableState
 
 EVALUATION_BATCH = 8_192
-
-OnEpoch = Callable[[int, float], None]
-"""Called with the epoch, from 1, and its validation AUC."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How a click model is trained.
-
-    Attributes:
-        batch_size: Impressions per step.
-        epochs: Most passes over the training part.
-        patience: Epochs without a better validation AUC after which training stops.
-        dense_lr: Learning rate of AdamW on everything but the rows.
-        weight_decay: Decoupled weight decay of the dense part.
-    """
-
-    batch_size: int
-    epochs: int
-    patience: int
-    dense_lr: float
-    weight_decay: float
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training came to; qualities are those of the best epoch's weights.
-
-    Attributes:
-        test_auc: AUC on the test part.
-        test_log_loss: Log loss on the test part, nats.
-        validation_auc: AUC on the validation part, the best of all epochs.
-        best_epoch: Epoch of that, from 1.
-        epochs: Epochs trained.
-        step_ms: Median process CPU time of a step (forward, backward, update), milliseconds.
-    """
-
-    test_auc: float
-    test_log_loss: float
-    validation_auc: float
-    best_epoch: int
-    epochs: int
-    step_ms: float
 
 
 @dataclass
 class _Best:
     auc: float = -math.inf
     epoch: int = 0
-    dense: dict[str, Any] = field(default_factory=dict)
+    dense: dict[str, Tensor] = field(default_factory=dict)
     tables: TableState | None = None
 
 
 class ClickTraining:
-    """Trains one model on one task.
+    """Trains a fresh model on one task.
+
+    Every stage of a method but the last runs its epochs; the last stops early. A stage leaves the
+    weights of its best epoch to the next, and the last one's are served.
 
     Args:
-        model: The model; trained in place.
+        making: What the model is made from.
         data: The task, its features named as the model's.
         schedule: How to train.
-        seed: Seed of the data order, which depends on nothing else.
+
+    Raises:
+        RecipeError: The method has more stages than there are epochs.
     """
 
-    def __init__(
-        self, model: ClickModel, data: ClickData, schedule: Schedule, *, seed: int
-    ) -> None:
-        self.model, self.schedule = model, schedule
-        self._data, self._batches = data, ClickBatches(data)
-        self._dense = model.dense()
-        self._optimizer = torch.optim.AdamW(
-            self._dense.parameters(), lr=schedule.dense_lr, weight_decay=schedule.weight_decay
-        )
-        self._tables = cast(Tables, model.tables)
-        self._rows = self._tables.table_optimizer()
-        self._order = torch.Generator().manual_seed(seed)
-        self._step_s: list[float] = []
+    def __init__(self, making: Making, data: ClickData, schedule: Schedule) -> None:
+        self.model, self.schedule = making.model(), schedule
+        check_epochs(self.model.tables.lowering, schedule.epochs)
+        self._making, self._data, self._batches = making, data, ClickBatches(data)
+        self._order = torch.Generator().manual_seed(making.seed)
+        self._stepper = Stepper(self.model, schedule)
+        self._best, self._number = _Best(), 0
+        self._training_bytes = measured_training(self.model.tables).total
 
     def run(self, on_epoch: OnEpoch | None = None) -> Trained:
-        """Train until validation stops improving; the model is left with its best weights.
+        """Train until the last stage stops improving; the model is left with its best weights.
 
         Raises:
             TrainingError: The loss became NaN or infinite.
         """
-        best, epoch = _Best(), 0
-        for epoch in range(1, self.schedule.epochs + 1):
-            self._epoch(epoch)
-            reached, _ = self.evaluate("validation")
-            if reached > best.auc:
-                best = _Best(reached, epoch, _copy(self._dense), self._tables.export_state())
+        done = 0
+        while done < self.schedule.epochs and not self._is_over(done):
+            self._enter_stages(done)
+            self._epoch(done)
+            done += 1
+            reached = self.evaluate(self.model, "validation")[0]
+            if reached > self._best.auc:
+                tables = self.model.tables.export_state()
+                self._best = _Best(reached, done, _copy(self.model.dense()), tables)
             if on_epoch:
-                on_epoch(epoch, reached)
-            if epoch - best.epoch >= self.schedule.patience:
-                break
-        self._restore(best)
-        test_auc, test_loss = self.evaluate("test")
-        middle = 1e3 * statistics.median(self._step_s)
-        return Trained(test_auc, test_loss, best.auc, best.epoch, epoch, middle)
+                on_epoch(done, reached)
+        self._restore()
+        return self._measured(done)
 
-    def evaluate(self, part: Part) -> tuple[float, float]:
-        """AUC and log loss of the model as it is, on one part."""
+    def served(self) -> ClickModel:
+        """The model with its tables in the form that is served."""
+        frozen = freeze(self.model.tables, whole_rows(self.model.tables))
+        return ClickModel(tables_of(frozen, engine="reference"), self.model.head)
+
+    def evaluate(self, model: ClickModel, part: Part) -> tuple[float, float]:
+        """AUC and log loss of a model on one part."""
         labels = self._data.labels[self._data.positions[part]]
-        logits = self.logits(part)
+        logits = self.logits(model, part)
         return auc(logits, labels), log_loss(logits, labels)
 
     @torch.no_grad()
-    def logits(self, part: Part) -> npt.NDArray[np.float32]:
+    def logits(self, model: ClickModel, part: Part) -> npt.NDArray[np.float32]:
         """Logits of one part's impressions, float32 ``[N]``, in the part's order."""
-        self.model.eval()
-        positions = torch.from_numpy(self._data.positions[part])
-        found = [
-            self.model(self._batches.take(some).sparse)
-            for some in positions.split(EVALUATION_BATCH)
-        ]
+        model.eval()
+        pieces = torch.from_numpy(self._data.positions[part]).split(EVALUATION_BATCH)
+        found = [model(self._batches.take(piece).sparse) for piece in pieces]
         return torch.cat(found).numpy()
+
+    def _is_over(self, done: int) -> bool:
+        """Whether the tables are in their last stage and it no longer improves."""
+        epochs, lowering = self.schedule.epochs, self.model.tables.lowering
+        is_last = not stages_due(lowering, epoch=epochs, epochs=epochs)
+        return (
+            is_last and self._best.epoch > 0 and done - self._best.epoch >= self.schedule.patience
+        )
+
+    def _enter_stages(self, epoch: int) -> None:
+        old, epochs = self.model.tables, self.schedule.epochs
+        due = stages_due(old.lowering, epoch=epoch, epochs=epochs)
+        if not due:
+            return
+        self._restore()
+        places = advance(
+            old,
+            due,
+            rows=whole_rows(old),
+            evaluate=lambda: self.evaluate(self.model, "validation")[0],
+        )
+        if restarts(old.lowering, due):
+            self.model, before = self._making.model(places), None
+        else:
+            self.model = ClickModel(self._making.tables(places), self.model.head)
+            keep_maps(self.model.tables, old)
+            before = self._stepper
+        self._best, self._stepper = _Best(), Stepper(self.model, self.schedule, before=before)
+        now = measured_training(self.model.tables).total
+        self._training_bytes = max(self._training_bytes, now)
 
     def _epoch(self, epoch: int) -> None:
         self.model.train()
         positions = torch.from_numpy(self._data.positions["train"])
         shuffled = positions[torch.randperm(len(positions), generator=self._order)]
-        for step, some in enumerate(shuffled.split(self.schedule.batch_size)):
-            batch = self._batches.take(some)
-            start = time.process_time()
-            loss = F.binary_cross_entropy_with_logits(self.model(batch.sparse), batch.labels)
-            self._update(loss, epoch, step)
-            self._step_s.append(time.process_time() - start)
+        pieces = shuffled.split(self.schedule.batch_size)
+        for at, piece in enumerate(pieces, start=1):
+            batch, part = self._batches.take(piece), at / len(pieces)
+            self._stepper(batch, number=self._number, epoch=epoch, part=part)
+            self._number += 1
 
-    def _update(self, loss: Tensor, epoch: int, step: int) -> None:
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss became {value} in epoch {epoch}, step {step}: lower the learning rates"
-            )
-        loss.backward()
-        self._optimizer.step()
-        self._rows.step()
-        self._optimizer.zero_grad(set_to_none=True)
+    def _restore(self) -> None:
+        if self._best.tables is not None:
+            self.model.dense().load_state_dict(self._best.dense)
+            self.model.tables.load_table_state(self._best.tables)
 
-    def _restore(self, best: _Best) -> None:
-        self._dense.load_state_dict(best.dense)
-        if best.tables is not None:
-            self._tables.load_table_state(best.tables)
+    def _measured(self, epochs: int) -> Trained:
+        served, tables = self.served(), self.model.tables
+        test_auc, test_log_loss = self.evaluate(served, "test")
+        serving = measured_serving(cast(ReferenceTables, served.module))
+        numbers = sum(rows.weight.numel() for rows in tables.local_tables().values())
+        return Trained(
+            test_auc,
+            test_log_loss,
+            validation_auc=self.evaluate(served, "validation")[0],
+            best_epoch=self._best.epoch,
+            epochs=epochs,
+            step_ms=1e3 * statistics.median(self._stepper.step_s),
+            parameters=numbers + sum(p.numel() for p in tables.vectors.parameters()),
+            training_bytes=self._training_bytes,
+            serving_bytes=serving.total,
+            dictionary_bytes=serving.dictionary,
+        )
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:
