@@ -14,6 +14,7 @@ from muxrec.tables.bags import bags_from_lists
 from muxrec.tables.build import build_tables, has_torchrec, sharding_plan
 from muxrec.tables.fused import FusedTables
 from muxrec.tables.lowering import lower
+from muxrec.tables.optimizer import row_steps
 from muxrec.tables.reference import ReferenceTables
 
 needs_torchrec = pytest.mark.skipif(not has_torchrec(), reason="torchrec is not installed")
@@ -139,3 +140,36 @@ def test_sharding_follows_the_recipe_and_then_the_method(declared) -> None:
         "shared": "row_wise",
         "own.type": "column_wise",
     }
+
+
+@needs_torchrec
+def test_a_table_under_rmsprop_is_held_in_plain_torch_beside_fused_ones(
+    declared, make_batch
+) -> None:
+    tables = (*declared.tables[:2], replace(declared.tables[2], optimizer="rmsprop"))
+    engines = [
+        build_tables(
+            declared.features, tables, vocabularies=declared.vocabularies, engine=engine, lr=0.1
+        )
+        for engine in ("reference", "torchrec")
+    ]
+    names = tuple(feature.name for feature in declared.features)
+    for step in range(3):
+        for built in engines:
+            optimizer = built.table_optimizer()
+            sum(v.sin().sum() for v in built(make_batch(names, seed=step)).values()).backward()
+            optimizer.step()
+    one, other = (built.export_state().tables for built in engines)
+    for name, rows in one.items():
+        torch.testing.assert_close(rows.weight, other[name].weight, rtol=0, atol=1e-6)
+        torch.testing.assert_close(rows.momentum, other[name].momentum, rtol=1e-5, atol=1e-9)
+
+
+def test_rmsprop_begins_with_the_first_gradient_and_forgets() -> None:
+    momentum, rows = torch.zeros(2), torch.tensor([1])
+    step = row_steps(momentum, rows, torch.full((1, 4), 2.0), lr=0.5, rule="rmsprop")
+    assert momentum.tolist() == [0.0, 4.0]
+    torch.testing.assert_close(step, torch.full((1, 4), -0.5))
+    for _ in range(2000):
+        row_steps(momentum, rows, torch.ones(1, 4), lr=0.5, rule="rmsprop")
+    assert momentum[1].item() == pytest.approx(1.0, abs=1e-4)

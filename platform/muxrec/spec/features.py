@@ -44,6 +44,7 @@ TableMethod = Literal[
 ]
 ServeFormat = Literal["fp32", "fp16", "int8", "int4", "int2", "csr"]
 SCALED_FORMATS: tuple[ServeFormat, ...] = ("int8", "int4", "int2")
+TableOptimizerName = Literal["adagrad", "rmsprop"]
 Sharding = Literal[
     "auto", "row_wise", "table_wise", "column_wise", "data_parallel", "table_row_wise", "grid"
 ]
@@ -115,6 +116,9 @@ class TableSpec:
             full tables, e.g. ``10%``; sets the method's size. The dictionary of known ids is not
             part of it.
         options: The method's options, by name.
+        optimizer: ``adagrad`` is row-wise Adagrad, which the fused kernels run; ``rmsprop`` forgets
+            old gradients, which small shared tables learn better with (docs/embeddings.md), and
+            runs in plain torch.
         init: Rows start uniform in ``[-init, init]``.
         sharding: How the rows are cut over processes; None for the method's own choice.
         serve_dtype: What rows become in the exported graph: ``fp32``, ``fp16``, ``int8``, ``int4``
@@ -129,6 +133,7 @@ class TableSpec:
     rows: int | None = None
     budget: str | None = None
     options: dict[str, float] = field(default_factory=dict[str, float])
+    optimizer: TableOptimizerName = "adagrad"
     init: float = 0.05
     sharding: Sharding | None = None
     serve_dtype: ServeFormat = "fp32"

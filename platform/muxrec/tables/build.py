@@ -141,7 +141,7 @@ def _kernels(
     from muxrec.tables.sharded import make_kernel
 
     shared = [group for group in lowering.groups if group.table.name not in own]
-    shared = [group for group in shared if group.table.storage == "fp32"]
+    shared = [group for group in shared if group.table.is_fused]
     is_alone = cluster.world_size == 1 or not shared
     placed = {} if is_alone else place(shared, plan, cluster)
     return partial(make_kernel, lr=lr, device=device, placed=placed)

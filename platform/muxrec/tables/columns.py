@@ -80,7 +80,10 @@ class ColumnTable(nn.Module):
         values = values / world_size()
         squares = mean_squares(values, width=self.group.table.width)
         dist.all_reduce(squares)
-        update_rows(self.weight, self.momentum, rows, values, lr=lr, squares=squares)
+        rule = self.group.table.optimizer
+        update_rows(
+            self.weight, self.momentum, rows, values, lr=lr, squares=squares, rule=rule
+        )
         self.clear()
 
     def clear(self) -> None:

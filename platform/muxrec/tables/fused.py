@@ -106,7 +106,7 @@ class FusedTables(nn.Module):
         self._fill(seed)
 
     def _is_fused(self, group: Group) -> bool:
-        return group.table.storage == "fp32" and group.table.name not in self._kinds
+        return group.table.is_fused and group.table.name not in self._kinds
 
     def _hold(self, group: Group, seed: int) -> nn.Module:
         if self._kinds.get(group.table.name) == COLUMNS:

@@ -8,10 +8,13 @@ before they are squared.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+DECAY = 0.99
 EPS = 1e-8
 """fbgemm's default; both engines are built with it."""
 ALIGNMENT = 4
@@ -47,8 +50,9 @@ def update_rows(
     *,
     lr: float,
     squares: Tensor | None = None,
+    rule: str = "adagrad",
 ) -> None:
-    """One row-wise Adagrad update in place.
+    """One row-wise update in place.
 
     Args:
         table: ``[R, d]``.
@@ -58,19 +62,48 @@ def update_rows(
         lr: Learning rate.
         squares: Mean square of each row's gradient, float32 ``[U]``; None to take ``gradient``'s,
             which is right where it holds whole rows.
+        rule: A key of :data:`RULES`.
     """
     if rows.numel() == 0:
         return
-    table.index_add_(0, rows, adagrad_steps(momentum, rows, gradient, lr=lr, squares=squares))
+    steps = row_steps(momentum, rows, gradient, lr=lr, squares=squares, rule=rule)
+    table.index_add_(0, rows, steps)
 
 
-def adagrad_steps(
-    momentum: Tensor, rows: Tensor, gradient: Tensor, *, lr: float, squares: Tensor | None = None
+def row_steps(
+    momentum: Tensor,
+    rows: Tensor,
+    gradient: Tensor,
+    *,
+    lr: float,
+    squares: Tensor | None = None,
+    rule: str = "adagrad",
 ) -> Tensor:
     """What an update adds to each of ``rows``, ``[U, d]``; their momentum is brought forward."""
-    sums = momentum[rows] + (mean_squares(gradient) if squares is None else squares)
+    found = mean_squares(gradient) if squares is None else squares
+    sums = RULES[rule](momentum[rows], found)
     momentum[rows] = sums
     return gradient * (-lr / (sums.sqrt() + EPS))[:, None]
+
+
+def _accumulate(momentum: Tensor, squares: Tensor) -> Tensor:
+    """Row-wise Adagrad: the sum of all mean squares."""
+    return momentum + squares
+
+
+def _forget(momentum: Tensor, squares: Tensor) -> Tensor:
+    """Row-wise RMSProp: a running mean that begins with a row's first gradient.
+
+    Beginning with it, instead of with zero, needs no correction and no count of steps.
+    """
+    return torch.where(momentum > 0, DECAY * momentum + (1 - DECAY) * squares, squares)
+
+
+RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "adagrad": _accumulate,
+    "rmsprop": _forget,
+}
+"""``(momentum of rows, mean squares of their gradients) -> new momentum``, float32 ``[U]``."""
 
 
 def mean_squares(gradient: Tensor, *, width: int = 0) -> Tensor:

@@ -88,7 +88,7 @@ def sharding_plan(lowering: Lowering) -> dict[str, str]:
     for group in lowering.groups:
         table = lowering.table_of(group.table.name).table
         default = "table_wise" if METHOD_SPECS[table.method].needs_vocabulary else "row_wise"
-        if group.table.storage != "fp32":
+        if not group.table.is_fused:
             default = COPIED
         found[group.table.name] = table.sharding or default
     return found
@@ -111,9 +111,9 @@ def check_plan(lowering: Lowering, plan: Mapping[str, str], cluster: Cluster) ->
                 f"{where}, which TorchRec has for CUDA only, and this training runs on "
                 f"{cluster.device}: use {', '.join(ON_CPU[:-1])} or {ON_CPU[-1]}, or leave it out"
             )
-        if table.storage != "fp32" and how != COPIED:
+        if how not in (HELD if table.storage == "fp32" else (COPIED,)) and not table.is_fused:
             raise TrainingError(
-                f"{where}, and the rows of {table.name} are held as {table.storage} by every "
+                f"{where}, and the rows of {table.name} are held in plain torch by every "
                 f"process: use {COPIED}, or leave it out"
             )
         if how == COLUMNS and table.width < cluster.world_size:

@@ -38,8 +38,12 @@ class PhysicalTable:
         floor: Smallest distance of a first number from the center.
         storage: How rows are held while training: ``fp32``, or ``int8``, ``int16``, ``alpt`` whose
             updates are rounded at random.
+        optimizer: How rows are updated, a key of ``muxrec.tables.optimizer.RULES``.
         serve: Format of the served rows, a key of ``muxrec.tables.rows.ROW_FORMATS``.
         serve_group: Numbers that share a scale in it; 0 for a row.
+        scale: First size of a step of stored integers.
+        scale_lr: Learning rate of the step sizes, where they are learned.
+        seed: The run's seed, for storages that round at random.
     """
 
     name: str
@@ -49,8 +53,17 @@ class PhysicalTable:
     center: float = 0.0
     floor: float = 0.0
     storage: str = "fp32"
+    optimizer: str = "adagrad"
     serve: str = "fp32"
     serve_group: int = 0
+    scale: float = 0.0
+    scale_lr: float = 0.0
+    seed: int = 0
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether fbgemm's kernels can hold and update the rows."""
+        return self.storage == "fp32" and self.optimizer == "adagrad"
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +146,12 @@ class Declared:
     def physical(self, name: str, rows: int, width: int, **changes: Any) -> PhysicalTable:
         """A physical table with the declaration's first rows and serving format."""
         table = self.table
-        given = {"serve": table.serve_dtype, "serve_group": table.serve_group, **changes}
+        given: dict[str, Any] = {
+            "serve": table.serve_dtype,
+            "serve_group": table.serve_group,
+            "optimizer": table.optimizer,
+            **changes,
+        }
         return PhysicalTable(name, rows, width, given.pop("init", table.init), **given)
 
 
