@@ -103,7 +103,7 @@ class Vectors(nn.Module):
         """
         index, mask = self.known.padded(name, ids, mask)
         read = [_gathered(each, name, ids, index) for each in groups if name in each.features]
-        rows = torch.cat(read, dim=2) if len(read) != 1 else read[0]
+        rows = torch.cat(read, dim=2) if read else mask.new_empty(*mask.shape, 0)
         module = self.maps[self.names.index(name)]
         if name not in self.per_id:
             return module(pool_padded(rows, mask, self.poolings[name]))
