@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from muxrec.spec.hashing import probe_seed
 from muxrec.tables.methods.addresses import HashAddress
+from muxrec.tables.methods.dealing import dealt_rows
 from muxrec.tables.methods.protocol import Declared, Lowered, Method, Read
 
 
@@ -19,7 +20,7 @@ class Hashed(Method):
 
     def lower(self, declared: Declared) -> Lowered:
         """One array per reader; one read per probe."""
-        table, rows = declared.table, _dealt(declared)
+        table, rows = declared.table, dealt_rows(declared)
         tables = tuple(
             declared.physical(declared.name_of(reader), rows[reader.name], table.width)
             for reader in declared.readers
@@ -31,12 +32,3 @@ class Hashed(Method):
         )
         widths = {reader.name: reader.probes * table.width for reader in declared.readers}
         return Lowered(tables, reads, widths)
-
-
-def _dealt(declared: Declared) -> dict[str, int]:
-    readers, total = declared.readers, declared.table.rows or 1
-    if len(readers) == 1:
-        return {readers[0].name: total}
-    sizes = {reader.name: declared.known(reader).size for reader in readers}
-    whole = max(1, sum(sizes.values()))
-    return {name: max(1, total * size // whole) for name, size in sizes.items()}
