@@ -2,6 +2,7 @@
 
 from muxrec.tables.methods.full import Full
 from muxrec.tables.methods.hashed import Hashed
+from muxrec.tables.methods.narrow import Narrow
 from muxrec.tables.methods.protocol import (
     Advanced,
     Declared,
@@ -17,6 +18,7 @@ METHODS: dict[str, Method] = {
     "full": Full(),
     "hashed": Hashed(),
     "unified": Unified(),
+    "narrow": Narrow(),
 }
 
 __all__ = [
