@@ -2,6 +2,7 @@
 
 from muxrec.tables.methods.full import Full
 from muxrec.tables.methods.hashed import Hashed
+from muxrec.tables.methods.mde import MixedDimension
 from muxrec.tables.methods.narrow import Narrow
 from muxrec.tables.methods.protocol import (
     Advanced,
@@ -19,6 +20,7 @@ METHODS: dict[str, Method] = {
     "hashed": Hashed(),
     "unified": Unified(),
     "narrow": Narrow(),
+    "mde": MixedDimension(),
 }
 
 __all__ = [
