@@ -13,6 +13,7 @@ from muxrec.tables.methods.protocol import (
     Read,
     Stage,
 )
+from muxrec.tables.methods.qr import QuotientRemainder
 from muxrec.tables.methods.unified import Unified
 
 METHODS: dict[str, Method] = {
@@ -21,6 +22,7 @@ METHODS: dict[str, Method] = {
     "unified": Unified(),
     "narrow": Narrow(),
     "mde": MixedDimension(),
+    "qr": QuotientRemainder(),
 }
 
 __all__ = [
