@@ -14,6 +14,7 @@ from muxrec.tables.methods.protocol import (
     Stage,
 )
 from muxrec.tables.methods.qr import QuotientRemainder
+from muxrec.tables.methods.tt import TensorTrain
 from muxrec.tables.methods.unified import Unified
 
 METHODS: dict[str, Method] = {
@@ -23,6 +24,7 @@ METHODS: dict[str, Method] = {
     "narrow": Narrow(),
     "mde": MixedDimension(),
     "qr": QuotientRemainder(),
+    "tt": TensorTrain(),
 }
 
 __all__ = [
