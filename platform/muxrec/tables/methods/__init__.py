@@ -1,5 +1,6 @@
 """Table methods: one file each, and the dict that names them."""
 
+from muxrec.tables.methods.dhe import DeepHash
 from muxrec.tables.methods.full import Full
 from muxrec.tables.methods.hashed import Hashed
 from muxrec.tables.methods.mde import MixedDimension
@@ -25,6 +26,7 @@ METHODS: dict[str, Method] = {
     "mde": MixedDimension(),
     "qr": QuotientRemainder(),
     "tt": TensorTrain(),
+    "dhe": DeepHash(),
 }
 
 __all__ = [
