@@ -15,6 +15,7 @@ from muxrec.tables.methods.protocol import (
     Stage,
 )
 from muxrec.tables.methods.qr import QuotientRemainder
+from muxrec.tables.methods.robe import RandomBlocks
 from muxrec.tables.methods.tt import TensorTrain
 from muxrec.tables.methods.unified import Unified
 
@@ -27,6 +28,7 @@ METHODS: dict[str, Method] = {
     "qr": QuotientRemainder(),
     "tt": TensorTrain(),
     "dhe": DeepHash(),
+    "robe": RandomBlocks(),
 }
 
 __all__ = [
