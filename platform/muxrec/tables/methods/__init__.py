@@ -2,6 +2,7 @@
 
 from muxrec.tables.methods.dhe import DeepHash
 from muxrec.tables.methods.full import Full
+from muxrec.tables.methods.hash_embedding import HashEmbedding
 from muxrec.tables.methods.hashed import Hashed
 from muxrec.tables.methods.mde import MixedDimension
 from muxrec.tables.methods.narrow import Narrow
@@ -29,6 +30,7 @@ METHODS: dict[str, Method] = {
     "tt": TensorTrain(),
     "dhe": DeepHash(),
     "robe": RandomBlocks(),
+    "hash_embedding": HashEmbedding(),
 }
 
 __all__ = [
