@@ -5,6 +5,7 @@ from muxrec.tables.methods.full import Full
 from muxrec.tables.methods.hash_embedding import HashEmbedding
 from muxrec.tables.methods.hashed import Hashed
 from muxrec.tables.methods.mde import MixedDimension
+from muxrec.tables.methods.memcom import Memcom
 from muxrec.tables.methods.narrow import Narrow
 from muxrec.tables.methods.protocol import (
     Advanced,
@@ -31,6 +32,7 @@ METHODS: dict[str, Method] = {
     "dhe": DeepHash(),
     "robe": RandomBlocks(),
     "hash_embedding": HashEmbedding(),
+    "memcom": Memcom(),
 }
 
 __all__ = [
