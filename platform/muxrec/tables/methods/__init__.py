@@ -1,5 +1,6 @@
 """Table methods: one file each, and the dict that names them."""
 
+from muxrec.tables.methods.adapt import Adapt
 from muxrec.tables.methods.dhe import DeepHash
 from muxrec.tables.methods.full import Full
 from muxrec.tables.methods.hash_embedding import HashEmbedding
@@ -33,6 +34,7 @@ METHODS: dict[str, Method] = {
     "robe": RandomBlocks(),
     "hash_embedding": HashEmbedding(),
     "memcom": Memcom(),
+    "adapt": Adapt(),
 }
 
 __all__ = [
