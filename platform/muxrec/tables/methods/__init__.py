@@ -2,11 +2,13 @@
 
 from muxrec.tables.methods.adapt import Adapt
 from muxrec.tables.methods.dhe import DeepHash
+from muxrec.tables.methods.dpq import Dpq
 from muxrec.tables.methods.full import Full
 from muxrec.tables.methods.hash_embedding import HashEmbedding
 from muxrec.tables.methods.hashed import Hashed
 from muxrec.tables.methods.mde import MixedDimension
 from muxrec.tables.methods.memcom import Memcom
+from muxrec.tables.methods.mgqe import Mgqe
 from muxrec.tables.methods.narrow import Narrow
 from muxrec.tables.methods.protocol import (
     Advanced,
@@ -35,6 +37,8 @@ METHODS: dict[str, Method] = {
     "hash_embedding": HashEmbedding(),
     "memcom": Memcom(),
     "adapt": Adapt(),
+    "dpq": Dpq(),
+    "mgqe": Mgqe(),
 }
 
 __all__ = [
