@@ -21,13 +21,19 @@ from muxrec.bench.compression.clicks import ClickData
 from muxrec.bench.compression.facts import facts
 from muxrec.bench.compression.markdown import markdown_report
 from muxrec.bench.compression.page import html_report
+from muxrec.bench.compression.rates import parse_rates
 from muxrec.bench.compression.record import Result, read_result, write_result
 from muxrec.bench.compression.settings import ClickSettings
 from muxrec.bench.compression.summary import against, estimate, summarise
 from muxrec.bench.compression.sweep import Cell, OnEpoch, Sweep, run_sweep
 from muxrec.errors import DataError, RecipeError
 
-SWEEP = Sweep(("full", "unified-4", "hashed"), (0.5, 0.1), seeds=3, table_lrs=(0.1, 0.2))
+SWEEP = Sweep(
+    ("full", "unified-4", "hashed"),
+    (0.5, 0.1),
+    seeds=3,
+    rates=parse_rates("adagrad:0.1,rmsprop:0.2"),
+)
 SETTINGS = {
     "schedule": {
         "batch_size": 8,
@@ -67,7 +73,7 @@ class KnownTask:
         worse = {"full": 0.0, "unified-4": 0.01, "hashed": 0.1}[cell.method]
         quality = 0.8 - worse * (1.1 - cell.budget) + 0.001 * cell.seed
         # The rate that is better in validation is worse on the test part: tuning must not look.
-        quality -= 0.05 * (cell.table_lr == 0.2)
+        quality -= 0.05 * (cell.rate.lr == 0.2)
         return Result(
             task=self.name,
             data=self.dataset,
@@ -76,9 +82,10 @@ class KnownTask:
             seed=cell.seed,
             metric="AUC",
             quality=quality,
-            validation=0.7 + cell.table_lr,
+            validation=0.7 + cell.rate.lr,
             others={"log loss": 0.4},
-            table_lr=cell.table_lr,
+            optimizer=cell.rate.optimizer,
+            table_lr=cell.rate.lr,
             epochs=3,
             best_epoch=1 + cell.seed,
             step_ms=2.0,
@@ -99,7 +106,8 @@ def test_every_entry_is_tuned_on_one_seed_by_validation_alone(tmp_path: Path) ->
     assert len(task.ran) == SWEEP.trainings == 5 * (2 + 2)
     assert {(r.table_lr, r.validation) for r in results} == {(0.2, 0.7 + 0.2)}
     assert len(results) == 5 * 3
-    assert [(c.seed, c.table_lr) for c in task.ran[:4]] == [(0, 0.1), (0, 0.2), (1, 0.2), (2, 0.2)]
+    order = [(0, "adagrad:0.1"), (0, "rmsprop:0.2"), (1, "rmsprop:0.2"), (2, "rmsprop:0.2")]
+    assert [(cell.seed, str(cell.rate)) for cell in task.ran[:4]] == order
     assert {c.budget for c in task.ran if c.method == "full"} == {1.0}
 
 
@@ -129,7 +137,7 @@ def test_what_a_method_refuses_is_reported_and_the_rest_goes_on(tmp_path: Path) 
     for report in (markdown_report(frontier, said), html_report(frontier, said)):
         assert "Not possible" in report
         assert "hashed cannot go below 0.05 here" in report
-    alone = Sweep(("hashed",), (0.1,), 1, (0.1,))
+    alone = Sweep(("hashed",), (0.1,), 1, SWEEP.rates)
     with pytest.raises(RecipeError, match=r"no entry is possible: hashed cannot go below 0\.05"):
         run_sweep(alone, KnownTask(least=0.2), tmp_path / "other")
 
@@ -142,7 +150,7 @@ def test_other_settings_measure_again(tmp_path: Path) -> None:
 
 
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:
-    result = KnownTask().run(Cell("full", 1, 0, 0.1), {}, lambda epoch, auc: None)
+    result = KnownTask().run(Cell("full", 1, 0, SWEEP.rates[0]), {}, lambda epoch, auc: None)
     path = tmp_path / "deep" / "one.json"
     write_result(path, result)
     assert read_result(path) == result
@@ -207,11 +215,21 @@ def test_the_report_says_what_stands_behind_every_quality(tmp_path: Path) -> Non
     frontier = summarise(run_sweep(SWEEP, KnownTask(), tmp_path).results)
     said = facts(frontier, SWEEP, "muxrec bench compression --attack '<script>'")
     text, page = markdown_report(frontier, said), html_report(frontier, said)
-    for needed in ("made up", "none", "3; a seed", "16 numbers", "0.1, 0.2", "at most 3 epochs"):
+    for needed in (
+        "made up",
+        "none",
+        "3; a seed",
+        "16 numbers",
+        "adagrad:0.1, rmsprop:0.2",
+        "at most 3 epochs",
+    ):
         assert needed in text
         assert needed in page
     line = next(row for row in text.splitlines() if row.startswith("| unified-4 | 10 %"))
-    assert "0.7410 ± 0.0025 | -0.0100 ± 0.0000 | 500 | 400 | 0 | 2.00 | 0.2 | 1 to 3 | 3" in line
+    assert (
+        "0.7410 ± 0.0025 | -0.0100 ± 0.0000 | 500 | 400 | 0 | 2.00 | rmsprop:0.2 | 1 to 3 | 3"
+        in line
+    )
     # Every entry, its loss against full tables included, and nothing else.
     assert (
         sum(row.startswith(("| full", "| unified-4", "| hashed")) for row in text.splitlines()) == 5
@@ -244,7 +262,7 @@ def test_the_command_writes_the_report_and_goes_on_without_training(
         "--seeds",
         "2",
         "--tune",
-        "0.1",
+        "adagrad:0.1",
     ]
     first = CliRunner().invoke(command.compression_bench, arguments, catch_exceptions=False)
     assert first.exit_code == 0, first.output
@@ -257,7 +275,13 @@ def test_the_command_writes_the_report_and_goes_on_without_training(
     assert json.loads((tmp_path / "click-movielens-100k.json").read_text()) == machine
 
 
-@pytest.mark.parametrize(("option", "value"), [("--budgets", "0.1,x"), ("--tune", "-1")])
+@pytest.mark.parametrize("text", ["adagrad", "adagrad:x", "adam:0.1", "rmsprop:-1", ""])
+def test_a_bad_rate_is_named(text: str) -> None:
+    with pytest.raises(RecipeError, match=f"--tune: expected an optimiser .* got {text!r}"):
+        parse_rates(text)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--budgets", "0.1,x"), ("--budgets", "-1")])
 def test_bad_numbers_are_refused(tmp_path: Path, option: str, value: str) -> None:
     arguments = ["--data", "movielens-100k", "--folder", str(tmp_path), "--out", str(tmp_path)]
     done = CliRunner().invoke(command.compression_bench, [*arguments, option, value])

@@ -15,6 +15,7 @@ from muxrec.bench.compression.clicks import ClickData
 from muxrec.bench.compression.making import Making
 from muxrec.bench.compression.model import HEADS, Head
 from muxrec.bench.compression.plans import contestant, plan
+from muxrec.bench.compression.rates import Rate, parse_rates
 from muxrec.bench.compression.schedule import Schedule
 from muxrec.bench.compression.settings import CLICK_SETTINGS, ClickSettings
 from muxrec.bench.compression.sweep import Cell
@@ -23,6 +24,8 @@ from muxrec.errors import RecipeError, TrainingError
 from muxrec.tables.methods import METHODS
 from muxrec.tables.methods.full import Full
 from muxrec.tables.methods.protocol import Advanced, Stage
+
+ADAGRAD = Rate("adagrad", 0.1)
 
 
 def making_of(
@@ -112,12 +115,23 @@ def test_the_data_order_depends_on_the_seed_alone(
 def test_two_runs_of_a_cell_give_the_same_quality(
     planted: ClickData, settings: ClickSettings
 ) -> None:
-    cell, task = Cell("unified-2", 0.03, 3, 0.1), ClickTask(planted, settings)
+    cell, task = Cell("unified-2", 0.03, 3, ADAGRAD), ClickTask(planted, settings)
     first, second = (task.run(cell, {}, lambda epoch, auc: None) for _ in range(2))
     assert replace(first, step_ms=0) == replace(second, step_ms=0)
     assert first.quality < 1
     other = task.run(replace(cell, seed=4), {}, lambda epoch, auc: None)
     assert other.quality != first.quality
+
+
+def test_the_rows_are_updated_by_the_rule_of_the_cell(
+    planted: ClickData, settings: ClickSettings
+) -> None:
+    task, found = ClickTask(planted, settings), []
+    for rate in parse_rates("adagrad:0.01,rmsprop:0.01"):
+        cell = Cell("unified-2", 0.1, 0, rate)
+        found.append(task.run(cell, {}, lambda epoch, auc: None))
+    assert [result.optimizer for result in found] == ["adagrad", "rmsprop"]
+    assert found[0].others != found[1].others
 
 
 def test_heads_of_equal_width_start_equal_whatever_the_method(planted: ClickData) -> None:
@@ -158,7 +172,7 @@ def test_threads_are_given_back(planted: ClickData, settings: ClickSettings) -> 
     try:
         task = ClickTask(planted, settings)
         seen: list[int] = []
-        cell = Cell("full", 1, 0, 0.1)
+        cell = Cell("full", 1, 0, ADAGRAD)
         task.run(cell, {}, lambda epoch, auc: seen.append(torch.get_num_threads()))
         assert set(seen) == {1}
         assert torch.get_num_threads() == 2
@@ -307,7 +321,7 @@ def test_movielens_100k_reaches_its_bars(data_folder: Any) -> None:
     task = ClickTask(data, CLICK_SETTINGS["movielens-100k"])
 
     def auc(method: str, budget: float) -> float:
-        return task.run(Cell(method, budget, 0, 0.1), {}, lambda epoch, auc: None).quality
+        return task.run(Cell(method, budget, 0, ADAGRAD), {}, lambda epoch, auc: None).quality
 
     full, four = auc("full", 1), auc("unified-4", 0.1)
     # The bars are of means over hashes; one hash may lie half a point of AUC lower.

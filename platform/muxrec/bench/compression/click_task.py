@@ -76,8 +76,8 @@ class ClickTask:
         given = self.settings
         made = plan(
             contestant(cell.method), data, budget=cell.budget, width=given.width, init=given.init
-        )
-        making = Making(made, given.head, self.engine, cell.seed, cell.table_lr)
+        ).under(cell.rate.optimizer)
+        making = Making(made, given.head, self.engine, cell.seed, cell.rate.lr)
         trained = ClickTraining(making, data, given.schedule).run(on_epoch)
         return Result(
             task=self.name,
@@ -89,7 +89,8 @@ class ClickTask:
             quality=trained.test_auc,
             validation=trained.validation_auc,
             others={"log loss": trained.test_log_loss},
-            table_lr=cell.table_lr,
+            optimizer=cell.rate.optimizer,
+            table_lr=cell.rate.lr,
             epochs=trained.epochs,
             best_epoch=trained.best_epoch,
             step_ms=trained.step_ms,

@@ -16,7 +16,8 @@ from muxrec.bench.compression.facts import facts
 from muxrec.bench.compression.markdown import markdown_report
 from muxrec.bench.compression.page import html_report
 from muxrec.bench.compression.plans import contestant
-from muxrec.bench.compression.settings import CLICK_SETTINGS, TABLE_LRS
+from muxrec.bench.compression.rates import RATES, parse_rates
+from muxrec.bench.compression.settings import CLICK_SETTINGS
 from muxrec.bench.compression.summary import summarise
 from muxrec.bench.compression.sweep import Outcome, Sweep, run_sweep
 from muxrec.manifest import write_text_atomically
@@ -68,10 +69,9 @@ class Numbers(click.ParamType):
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
 @click.option(
     "--tune",
-    type=Numbers(),
-    default=",".join(f"{lr:g}" for lr in TABLE_LRS),
+    default=",".join(str(rate) for rate in RATES),
     show_default=True,
-    help="Table learning rates tried on seed 0 of every method and budget.",
+    help="Optimisers and learning rates of the rows, tried on seed 0 of every method and budget.",
 )
 @click.option(
     "--out",
@@ -86,12 +86,12 @@ def compression_bench(
     methods: str,
     budgets: tuple[float, ...],
     seeds: int,
-    tune: tuple[float, ...],
+    tune: str,
     out: Path,
 ) -> None:
     """Train every method at every budget and write the frontier as Markdown, JSON and a page."""
     names = tuple(dict.fromkeys(contestant(name.strip()).name for name in methods.split(",")))
-    sweep = Sweep(names, budgets, seeds, tune)
+    sweep = Sweep(names, budgets, seeds, parse_rates(tune))
     loaded = CLICK_DATA[data](folder)
     outcome = run_sweep(sweep, ClickTask(loaded, CLICK_SETTINGS[data]), out)
     command = shlex.join(["muxrec", *sys.argv[1:]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from muxrec.bench.compression.rates import joined
 from muxrec.bench.compression.summary import Frontier
 from muxrec.bench.compression.sweep import Sweep
 
@@ -11,12 +12,11 @@ def facts(frontier: Frontier, sweep: Sweep, command: str) -> dict[str, str]:
     first = frontier.first
     settings = first.settings
     schedule = settings["schedule"]
-    lrs = ", ".join(f"{lr:g}" for lr in sweep.table_lrs)
-    tuning = f"one table learning rate for all: {lrs}"
-    if len(sweep.table_lrs) > 1:
+    tuning = f"one rate of the rows for all: {joined(sweep.rates)}"
+    if len(sweep.rates) > 1:
         tuning = (
-            f"table learning rate out of {lrs}, by validation {first.metric} of seed 0; the same "
-            "effort for every method and budget; nothing else is tuned per method"
+            f"rate of the rows out of {joined(sweep.rates)}, by validation {first.metric} of seed "
+            "0; the same effort for every method and budget; nothing else is tuned per method"
         )
     return {
         "label rule": first.label_rule,
@@ -30,7 +30,7 @@ def facts(frontier: Frontier, sweep: Sweep, command: str) -> dict[str, str]:
         "training": f"batch {schedule['batch_size']:,}, at most {schedule['epochs']} epochs, which "
         f"a method's stages share, stop after {schedule['patience']} without a better validation "
         f"{first.metric}, best epoch kept; AdamW {schedule['dense_lr']:g} on the dense part, decay "
-        f"{schedule['weight_decay']:g}; the tables' own optimiser on rows",
+        f"{schedule['weight_decay']:g}; row-wise adagrad or rmsprop on the rows",
         "tuning": tuning,
         "budget": "share of the bytes of full float32 tables over the ids of the training part; it "
         "limits the served form without the dictionary of known ids",

@@ -17,7 +17,7 @@ HEADS = (
     "serving bytes",
     "of which dictionary",
     "ms per step",
-    "table lr",
+    "rate",
     "best epoch",
     "seeds",
 )
@@ -91,7 +91,7 @@ def entry_cells(entry: Entry) -> tuple[str, ...]:
         f"{entry.serving_bytes:,.0f}",
         f"{entry.dictionary_bytes:,.0f}",
         f"{entry.step_ms:.2f}",
-        f"{entry.results[0].table_lr:g}",
+        f"{entry.results[0].optimizer}:{entry.results[0].table_lr:g}",
         entry.epochs,
         str(entry.quality.seeds),
     )

@@ -9,7 +9,13 @@ from typing import cast
 
 from muxrec.bench.compression.clicks import ClickData
 from muxrec.errors import RecipeError
-from muxrec.spec.features import FeatureSpec, TableMethod, TableSpec, check_features
+from muxrec.spec.features import (
+    FeatureSpec,
+    TableMethod,
+    TableOptimizerName,
+    TableSpec,
+    check_features,
+)
 from muxrec.spec.table_methods import METHOD_SPECS
 from muxrec.spec.vocabulary import Vocabulary, build_vocabulary
 from muxrec.tables.methods import METHODS
@@ -54,6 +60,10 @@ class Plan:
     features: tuple[FeatureSpec, ...]
     table: TableSpec
     vocabularies: Mapping[str, Vocabulary]
+
+    def under(self, optimizer: TableOptimizerName) -> Plan:
+        """The same with rows that are updated by ``optimizer``."""
+        return replace(self, table=replace(self.table, optimizer=optimizer))
 
 
 def contestant(name: str) -> Contestant:

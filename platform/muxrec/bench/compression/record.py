@@ -28,7 +28,8 @@ class Result:
         quality: Its value on the test part.
         validation: Its value on the validation part; tuning looks at this one only.
         others: Other measures of the test part, by name.
-        table_lr: Learning rate of the tables.
+        optimizer: Rule of the rows' updates.
+        table_lr: Learning rate of the rows.
         epochs: Epochs trained.
         best_epoch: Epoch whose weights were kept, from 1.
         step_ms: Median process CPU time of a training step, milliseconds.
@@ -51,6 +52,7 @@ class Result:
     quality: float
     validation: float
     others: Mapping[str, float]
+    optimizer: str
     table_lr: float
     epochs: int
     best_epoch: int

@@ -33,6 +33,3 @@ CLICK_SETTINGS: dict[str, ClickSettings] = {
         16, "dcn", Schedule(2_048, epochs=14, patience=2, dense_lr=2e-3, weight_decay=0.0)
     ),
 }
-
-TABLE_LRS = (0.05, 0.1, 0.2)
-"""The learning rates of the tables that every method at every budget is tuned over."""

@@ -63,7 +63,7 @@ class Entry:
     Attributes:
         method: Method.
         budget: Share of full tables' bytes that was asked for.
-        results: One per seed, at the tuned learning rate.
+        results: One per seed, at the tuned rate.
         quality: Quality on the test part.
         against_full: Quality minus full tables', paired by seed; None where full was not measured,
             and for full tables themselves.

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from muxrec.bench.compression.plans import contestant
+from muxrec.bench.compression.rates import Rate
 from muxrec.bench.compression.record import Result, read_result, write_result
 from muxrec.bench.compression.schedule import OnEpoch
 from muxrec.errors import RecipeError
@@ -28,13 +29,13 @@ class Cell:
         method: Name of a contestant.
         budget: Share of full tables' bytes.
         seed: Seed.
-        table_lr: Learning rate of the tables.
+        rate: How the rows are updated.
     """
 
     method: str
     budget: float
     seed: int
-    table_lr: float
+    rate: Rate
 
 
 class Task(Protocol):
@@ -68,14 +69,14 @@ class Sweep:
         budgets: Shares of full tables' bytes; methods without a size to set, such as full,
             take part once, at 1.
         seeds: How many seeds, from 0.
-        table_lrs: Learning rates tried on seed 0 for every method and budget; the one with the best
-            validation quality is used for all seeds.
+        rates: Tried on seed 0 of every method and budget; the one with the best validation quality
+            is used for all seeds.
     """
 
     methods: tuple[str, ...]
     budgets: tuple[float, ...]
     seeds: int
-    table_lrs: tuple[float, ...]
+    rates: tuple[Rate, ...]
 
     def entries(self) -> list[tuple[str, float]]:
         """Every method with every budget that it is measured at."""
@@ -88,7 +89,7 @@ class Sweep:
     @property
     def trainings(self) -> int:
         """How many trainings the whole sweep is."""
-        return len(self.entries()) * (len(self.table_lrs) + self.seeds - 1)
+        return len(self.entries()) * (len(self.rates) + self.seeds - 1)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Outcome:
     """What a sweep came to.
 
     Attributes:
-        results: Results of all entries and seeds, each entry's at its tuned learning rate.
+        results: Results of all entries and seeds, each entry's at its tuned rate.
         refused: Method and budget that could not be, and why.
     """
 
@@ -140,18 +141,18 @@ def run_sweep(sweep: Sweep, task: Task, folder: Path) -> Outcome:
 def _tuned(
     sweep: Sweep, method: str, budget: float, measure: Callable[[Cell], Result]
 ) -> Iterator[Result]:
-    tried = [measure(Cell(method, budget, 0, table_lr)) for table_lr in sweep.table_lrs]
-    best = max(tried, key=lambda result: result.validation)
-    yield best
+    tried = {rate: measure(Cell(method, budget, 0, rate)) for rate in sweep.rates}
+    rate = max(tried, key=lambda each: tried[each].validation)
+    yield tried[rate]
     for seed in range(1, sweep.seeds):
-        yield measure(Cell(method, budget, seed, best.table_lr))
+        yield measure(Cell(method, budget, seed, rate))
 
 
 def _measured(
     cell: Cell, task: Task, identity: Mapping[str, Any], folder: Path, bar: tqdm[Any]
 ) -> Result:
     settings = {**identity, **asdict(cell)}
-    name = f"{cell.method}@{cell.budget:g}-seed{cell.seed}-lr{cell.table_lr:g}"
+    name = f"{cell.method}@{cell.budget:g}-seed{cell.seed}-{cell.rate.optimizer}-{cell.rate.lr:g}"
     path = folder / task.name / task.dataset / f"{name}-{digest_of(settings)[:12]}.json"
     if path.is_file():
         return read_result(path)
