@@ -1,6 +1,7 @@
 """Table methods: one file each, and the dict that names them."""
 
 from muxrec.tables.methods.adapt import Adapt
+from muxrec.tables.methods.dedup import Dedup
 from muxrec.tables.methods.dhe import DeepHash
 from muxrec.tables.methods.dpq import Dpq
 from muxrec.tables.methods.full import Full
@@ -39,6 +40,7 @@ METHODS: dict[str, Method] = {
     "adapt": Adapt(),
     "dpq": Dpq(),
     "mgqe": Mgqe(),
+    "dedup": Dedup(),
 }
 
 __all__ = [
