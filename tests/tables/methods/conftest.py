@@ -47,12 +47,14 @@ class Planted:
         options: Its options.
         rows: Declared rows.
         sizes: Known ids of each reader.
+        columns: Numbers of the vectors that are wanted, the first ones; the others should be 0.
     """
 
     method: str
     options: Mapping[str, float] = field(default_factory=dict)
     rows: int | None = None
     sizes: tuple[int, ...] = (240,)
+    columns: int = WIDTH
 
     @property
     def features(self) -> tuple[FeatureSpec, ...]:
@@ -85,7 +87,8 @@ class Planted:
         generator = torch.Generator().manual_seed(size)
         kinds = torch.randn(KINDS, WIDTH, generator=generator)
         own = 0.1 * torch.randn(size, WIDTH, generator=generator)
-        return kinds[torch.arange(size) * 7 % KINDS] + own
+        wanted = torch.arange(WIDTH) < self.columns
+        return (kinds[torch.arange(size) * 7 % KINDS] + own) * wanted
 
     def build(
         self, engine: str = "reference", *, places: Mapping[str, Place] | None = None

@@ -1,7 +1,9 @@
 """Table methods: one file each, and the dict that names them."""
 
 from muxrec.tables.methods.adapt import Adapt
+from muxrec.tables.methods.autosrh import AutoSrh
 from muxrec.tables.methods.dedup import Dedup
+from muxrec.tables.methods.deeplight import DeepLight
 from muxrec.tables.methods.dhe import DeepHash
 from muxrec.tables.methods.dpq import Dpq
 from muxrec.tables.methods.full import Full
@@ -11,6 +13,7 @@ from muxrec.tables.methods.mde import MixedDimension
 from muxrec.tables.methods.memcom import Memcom
 from muxrec.tables.methods.mgqe import Mgqe
 from muxrec.tables.methods.narrow import Narrow
+from muxrec.tables.methods.pep import Pep
 from muxrec.tables.methods.protocol import (
     Advanced,
     Declared,
@@ -41,6 +44,9 @@ METHODS: dict[str, Method] = {
     "dpq": Dpq(),
     "mgqe": Mgqe(),
     "dedup": Dedup(),
+    "deeplight": DeepLight(),
+    "pep": Pep(),
+    "autosrh": AutoSrh(),
 }
 
 __all__ = [
