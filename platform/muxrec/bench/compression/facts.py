@@ -39,7 +39,8 @@ def facts(frontier: Frontier, sweep: Sweep, command: str) -> dict[str, str]:
         "serving bytes": "numbers, maps and dictionary of the served form, of real tensors; the "
         f"head is left out. {first.metric} is measured on the served form",
         "time per step": "process CPU time of forward, backward and update on one thread, median",
-        "intervals": "95 %, Student's t over seeds; differences are paired by seed",
+        "intervals": "95 %, Student's t over seeds; differences are paired by seed. Seeds share "
+        "one split, so the luck of the test part's sample is not in them",
         "engine": f"{settings['engine']}, muxrec {settings['muxrec']}, hash {settings['hash']}",
         "data digest": str(settings["data_digest"])[:16],
         "command": command,
