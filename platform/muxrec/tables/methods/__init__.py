@@ -2,6 +2,7 @@
 
 from muxrec.tables.methods.adapt import Adapt
 from muxrec.tables.methods.autosrh import AutoSrh
+from muxrec.tables.methods.cce import Cce
 from muxrec.tables.methods.dedup import Dedup
 from muxrec.tables.methods.deeplight import DeepLight
 from muxrec.tables.methods.dhe import DeepHash
@@ -47,6 +48,7 @@ METHODS: dict[str, Method] = {
     "deeplight": DeepLight(),
     "pep": Pep(),
     "autosrh": AutoSrh(),
+    "cce": Cce(),
 }
 
 __all__ = [
