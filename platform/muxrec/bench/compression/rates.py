@@ -55,4 +55,4 @@ def _rate(text: str) -> Rate:
     return Rate(cast(TableOptimizerName, name), lr)
 
 
-RATES = parse_rates("adagrad:0.05,adagrad:0.15,rmsprop:0.002,rmsprop:0.005")
+RATES = parse_rates("adagrad:0.1,rmsprop:0.01,rmsprop:0.03")
