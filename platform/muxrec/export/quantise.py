@@ -12,7 +12,7 @@ from muxrec.errors import BundleError
 from muxrec.model import ItemModel
 from muxrec.tables.held import HeldTable
 from muxrec.tables.reference import ReferenceTables
-from muxrec.tables.rows import ROW_FORMATS, ServedRows
+from muxrec.tables.rows import ServedRows
 
 
 def tables_of(model: ItemModel) -> ReferenceTables:
@@ -33,16 +33,15 @@ def served_rows(table: HeldTable) -> ServedRows:
     Raises:
         BundleError: The format cannot hold them.
     """
-    physical = table.group.table
     try:
-        return ROW_FORMATS[physical.serve].of(table.local().floats(), group=physical.serve_group)
+        return table.served()
     except ValueError as error:
-        raise BundleError(f"table {physical.name} cannot be served: {error}") from error
+        raise BundleError(f"table {table.group.table.name} cannot be served: {error}") from error
 
 
 def is_quantised(table: HeldTable) -> bool:
     """Whether the served rows of ``table`` differ from the trained ones."""
-    return not ROW_FORMATS[table.group.table.serve].is_exact
+    return not table.is_served_exactly
 
 
 @torch.no_grad()

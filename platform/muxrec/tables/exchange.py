@@ -52,6 +52,8 @@ def gather_gradients(rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 
 def gather_counts(count: int, device: torch.device) -> list[int]:
     """Every process's ``count``, in the order of the ranks."""
+    if world_size() == 1:
+        return [count]
     found = torch.zeros(world_size(), dtype=torch.int64, device=device)
     found[this_rank()] = count
     dist.all_reduce(found)
@@ -68,7 +70,7 @@ def gather_uneven(values: Tensor, counts: list[int]) -> list[Tensor]:
 
     gloo gathers equal shapes only, so they are filled up to the largest.
     """
-    if not any(counts):
+    if len(counts) == 1 or not any(counts):
         return [values for _ in counts]
     filled = values.new_zeros(max(counts), *values.shape[1:])
     filled[: values.shape[0]] = values

@@ -10,11 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muxrec.tables.addressing import Found, HashedRows, addressing, join_features
+from muxrec.tables.alpt import AlptTable
 from muxrec.tables.bags import Bags
 from muxrec.tables.exchange import gather_gradients, world_size
 from muxrec.tables.features import divide_bags
+from muxrec.tables.integer import IntegerTable
 from muxrec.tables.lowering import Group
 from muxrec.tables.optimizer import update_rows
+from muxrec.tables.reads import split_reads
+from muxrec.tables.rows import ROW_FORMATS, ServedRows
 from muxrec.tables.state import TableRows
 from muxrec_kernels.multiplexed_lookup import multiplexed_lookup, pool_rows
 
@@ -48,6 +52,19 @@ class HeldTable(Protocol):
 
     def load(self, rows: TableRows) -> None:
         """Take over rows."""
+        ...
+
+    def served(self) -> ServedRows:
+        """The rows in the format that they are served in, an ``nn.Module``.
+
+        Raises:
+            ValueError: The format cannot hold them.
+        """
+        ...
+
+    @property
+    def is_served_exactly(self) -> bool:
+        """Whether the served rows are the trained ones."""
         ...
 
 
@@ -120,7 +137,8 @@ class TableGroup(nn.Module):
             TypeError: The gradient is dense: a table of full size was built somewhere.
         """
         rows, values = gather_gradients(*sparse_gradient(self.weight))
-        update_rows(self.weight, self.momentum, rows, values, lr=lr)
+        rule = self.group.table.optimizer
+        update_rows(self.weight, self.momentum, rows, values, lr=lr, rule=rule)
         self.clear()
 
     def clear(self) -> None:
@@ -139,6 +157,16 @@ class TableGroup(nn.Module):
         self.weight.copy_(rows.weight)
         self.momentum.copy_(rows.momentum)
 
+    def served(self) -> ServedRows:
+        """The rows in their format."""
+        table = self.group.table
+        return ROW_FORMATS[table.serve].of(self.weight.detach(), group=table.serve_group)
+
+    @property
+    def is_served_exactly(self) -> bool:
+        """Whether the format loses nothing."""
+        return ROW_FORMATS[self.group.table.serve].is_exact
+
 
 def sparse_gradient(weight: nn.Parameter) -> tuple[Tensor, Tensor]:
     """Rows of a table with a gradient, rising, int64 ``[U]``, and their gradients ``[U, d]``.
@@ -156,18 +184,6 @@ def sparse_gradient(weight: nn.Parameter) -> tuple[Tensor, Tensor]:
         raise TypeError("a table got a dense gradient: look rows up through the tables")
     gradient = gradient.coalesce()
     return gradient.indices()[0], gradient.values()
-
-
-def split_reads(
-    group: Group, poolings: Mapping[str, str], sums: Tensor, found: Mapping[str, Found]
-) -> dict[str, Tensor]:
-    """Read-major sums ``[S * M, d]`` to each feature's reads, pooled where it is pooled."""
-    size = sums.shape[0] // len(group.reads)
-    wide = sums.view(len(group.reads), size, sums.shape[1]).transpose(0, 1).flatten(1)
-    parts = dict(zip(group.features, wide.split(group.chunks, dim=1), strict=True))
-    if group.is_per_id:
-        return parts
-    return {name: divide_bags(part, found[name], poolings[name]) for name, part in parts.items()}
 
 
 class HeldOptimizer:
@@ -191,7 +207,12 @@ class HeldOptimizer:
         self.lr = lr
 
 
-STORAGES: dict[str, type[nn.Module]] = {"fp32": TableGroup}
+STORAGES: dict[str, type[nn.Module]] = {
+    "fp32": TableGroup,
+    "int8": IntegerTable,
+    "int16": IntegerTable,
+    "alpt": AlptTable,
+}
 
 
 def hold(group: Group, poolings: Mapping[str, str], rows: Tensor) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -14,6 +15,9 @@ from muxrec.spec.table_methods import METHOD_SPECS
 from muxrec.spec.vocabulary import Vocabulary
 from muxrec.tables.methods import METHODS
 from muxrec.tables.methods.protocol import Arrays, Declared, Lowered, PhysicalTable, Read
+
+if TYPE_CHECKING:
+    from muxrec.tables.state import TableRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +68,7 @@ class Lowering:
         lowered: What each became, in the same order.
         groups: One per physical table, in the order of their declaration.
         values: Rows to begin with, by physical table; the others are drawn.
+        integers: Trained integers that are served as they are, by physical table.
     """
 
     features: tuple[FeatureSpec, ...]
@@ -71,6 +76,7 @@ class Lowering:
     lowered: tuple[Lowered, ...]
     groups: tuple[Group, ...]
     values: Mapping[str, Tensor]
+    integers: Mapping[str, TableRows] = field(default_factory=dict)
 
     @property
     def poolings(self) -> dict[str, str]:

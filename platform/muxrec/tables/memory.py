@@ -142,7 +142,7 @@ def _stored_rows(table: PhysicalTable, *, is_aligned: bool) -> int:
     if table.storage == "fp32":
         width = aligned_width(table.width) if is_aligned else table.width
         return FP32_BYTES * table.rows * width
-    steps = FP32_BYTES * table.rows
+    steps = FP32_BYTES * (table.rows if table.storage == "alpt" else 1)
     return STORED_BYTES[table.storage] * table.rows * table.width + steps
 
 
@@ -157,12 +157,7 @@ def measured_serving(tables: ReferenceTables) -> ServingBytes:
     Args:
         tables: Tables of the lowering that ``tables.staging.freeze`` gave.
     """
-    formats = [
-        ROW_FORMATS[held.group.table.serve].of(
-            held.local().floats().contiguous(), group=held.group.table.serve_group
-        )
-        for held in tables.table_groups()
-    ]
+    formats = [held.served() for held in tables.table_groups()]
     return ServingBytes(
         _bytes(b for each in formats for b in cast(nn.Module, each).buffers()),
         *_measured_maps(tables),

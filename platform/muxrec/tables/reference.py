@@ -34,6 +34,8 @@ class ReferenceTables(nn.Module):
             for group in lowering.groups
         )
         self.vectors = Vectors(lowering)
+        for name, rows in lowering.integers.items():
+            next(t for t in self.table_groups() if t.group.table.name == name).load(rows)
 
     @property
     def widths(self) -> dict[str, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from muxrec.tables.build import Tables
+    from muxrec.tables.state import TableRows
 
 SEARCH_EVERY = 5
 """In a search stage every fifth step trains the architecture on its batch, and nothing else."""
@@ -186,7 +188,15 @@ def freeze(tables: Tables, rows: Arrays) -> Lowering:
         for each in lowering.declared
     )
     values = {name: value for each in lowered for name, value in each.values.items()}
-    return assemble(lowering.features, lowering.declared, lowered, values)
+    frozen = assemble(lowering.features, lowering.declared, lowered, values)
+    return replace(frozen, integers=_integers(tables, frozen))
+
+
+def _integers(tables: Tables, frozen: Lowering) -> dict[str, TableRows]:
+    """Rows of integers that are served as trained; as floats they would be rounded again."""
+    held = tables.local_tables()
+    kept = (group.table for group in frozen.groups if group.table.storage != "fp32")
+    return {table.name: held[table.name] for table in kept if table.name in held}
 
 
 def freezes(lowering: Lowering) -> bool:

@@ -1,6 +1,7 @@
 """Table methods: one file each, and the dict that names them."""
 
 from muxrec.tables.methods.adapt import Adapt
+from muxrec.tables.methods.alpt import Alpt
 from muxrec.tables.methods.autosrh import AutoSrh
 from muxrec.tables.methods.cce import Cce
 from muxrec.tables.methods.dedup import Dedup
@@ -10,6 +11,8 @@ from muxrec.tables.methods.dpq import Dpq
 from muxrec.tables.methods.full import Full
 from muxrec.tables.methods.hash_embedding import HashEmbedding
 from muxrec.tables.methods.hashed import Hashed
+from muxrec.tables.methods.int8 import Int8
+from muxrec.tables.methods.int16 import Int16
 from muxrec.tables.methods.mde import MixedDimension
 from muxrec.tables.methods.memcom import Memcom
 from muxrec.tables.methods.mgqe import Mgqe
@@ -44,6 +47,9 @@ METHODS: dict[str, Method] = {
     "adapt": Adapt(),
     "dpq": Dpq(),
     "mgqe": Mgqe(),
+    "int8": Int8(),
+    "int16": Int16(),
+    "alpt": Alpt(),
     "dedup": Dedup(),
     "deeplight": DeepLight(),
     "pep": Pep(),

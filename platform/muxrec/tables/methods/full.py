@@ -18,9 +18,9 @@ class Full(Method):
         return lower_full(declared, declared.readers)
 
 
-def lower_full(declared: Declared, readers: tuple[FeatureSpec, ...]) -> Lowered:
+def lower_full(declared: Declared, readers: tuple[FeatureSpec, ...], **changes: object) -> Lowered:
     """A full table for each of ``readers``; methods that would grow a small feature use it too."""
-    tables = tuple(full_table(declared, reader) for reader in readers)
+    tables = tuple(full_table(declared, reader, **changes) for reader in readers)
     reads = tuple(
         Read(reader.name, 0, table.name, IndexAddress())
         for reader, table in zip(readers, tables, strict=True)
