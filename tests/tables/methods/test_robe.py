@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from muxrec.errors import RecipeError
 from muxrec.spec.hashing import hash_ids, probe_seed, reduce_to_rows
 from muxrec.tables.methods.robe import RandomBlocks
 
@@ -89,7 +90,7 @@ def test_a_gradient_reaches_exactly_the_numbers_that_were_read(planted) -> None:
 
 def test_an_array_beyond_the_range_of_the_hash_is_refused(planted) -> None:
     given = planted("robe", {"block": 4096}, rows=2**20)
-    with pytest.raises(ValueError, match=r"fewer than 2\*\*31: lower rows or budget"):
+    with pytest.raises(RecipeError, match=r"fewer than 2\*\*31: lower rows or budget"):
         RandomBlocks().lower(given.declared())
 
 

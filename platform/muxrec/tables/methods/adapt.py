@@ -19,7 +19,8 @@ BYTES_PER_NUMBER = 4
 class Adapt(Method):
     """The ids seen most often in the training data own rows; an unseen id is one of the others.
 
-    The list of frequent ids is part of the table's bytes: published code leaves its map out.
+    The list of frequent ids is part of the table's bytes: published code leaves its map out. A
+    feature that would not shrink has a full table, which drops unseen ids.
     """
 
     title = "the most frequent ids own rows, all others and unseen ids share hashed ones"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from muxrec.errors import RecipeError
 from muxrec.spec.features import FeatureSpec
 from muxrec.spec.hashing import MAX_ROWS, probe_seed
 from muxrec.tables.hash_torch import finish_hashes, hash_rows, mix_ids, reduce_to_rows
@@ -27,11 +28,11 @@ class RandomBlocks(Method):
         """One array of the declared rows, ``block`` wide; two reads per piece.
 
         Raises:
-            ValueError: The array has 2 ** 31 numbers or more, beyond the range of the hash.
+            RecipeError: The array has 2 ** 31 numbers or more, beyond the range of the hash.
         """
         rows, block = declared.table.rows or 1, declared.whole("block")
         if rows * block >= MAX_ROWS:
-            raise ValueError(
+            raise RecipeError(
                 f"tables.{declared.table.name}: {rows} rows of {block} numbers are {rows * block}, "
                 "a robe array must have fewer than 2**31: lower rows or budget"
             )
