@@ -1,9 +1,10 @@
-"""Two processes train what one trains, and their checkpoint opens on one and on three."""
+"""N processes train what one trains, and what they save opens on M under any kind of cutting."""
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -19,74 +20,94 @@ pytestmark = [
     pytest.mark.skipif(not has_torchrec(), reason="torchrec is not installed"),
 ]
 WORKER = Path(__file__).with_name("rank_worker.py")
-
-
-def run_ranks(folder: Path, name: str, *, world: int, **job: object) -> Path:
-    """Run the worker on ``world`` ranks; returns the folder that they wrote."""
-    out = folder / name
-    out.mkdir()
-    shared = {"world": world, "store": str(folder / f"{name}.store"), "out": str(out), **job}
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), json.dumps({**shared, "rank": rank})],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    for rank in ranks:
-        output, _ = rank.communicate(timeout=240)
-        assert rank.returncode == 0, output[-3000:]
-    return out
+WORLDS = (1, 2, 3, 4)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that four processes filled, alone and in groups."""
     folder = tmp_path_factory.mktemp("ranks")
-    return {
-        "reference": run_ranks(folder, "reference", world=1, mode="train", engine="reference"),
-        "one": run_ranks(folder, "one", world=1, mode="train", engine="torchrec"),
-        "two": run_ranks(folder, "two", world=2, mode="train", engine="torchrec"),
-    }
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                str(WORKER),
+                json.dumps({"rank": rank, "folder": str(folder), "worlds": WORLDS[-1]}),
+            ],
+            env=environment,
+            stdout=(folder / f"{rank}.log").open("w"),
+            stderr=subprocess.STDOUT,
+        )
+        for rank in range(WORLDS[-1])
+    ]
+    codes = wait_for(ranks)
+    logs = [(folder / f"{rank}.log").read_text()[-3000:] for rank in range(WORLDS[-1])]
+    assert codes == [0] * len(ranks), "\n".join(logs)
+    return folder
 
 
-@pytest.mark.parametrize("other", ["reference", "one"])
-def test_two_processes_train_what_one_trains(trained: dict[str, Path], other: str) -> None:
-    one, two = read_state(trained[other]), read_state(trained["two"])
-    assert one.reads == two.reads
+def wait_for(ranks: list[subprocess.Popen]) -> list[int]:
+    """Exit codes of the processes; when one fails the others, which wait for it, are ended."""
+    pipes = {os.pidfd_open(rank.pid): rank for rank in ranks}
+    while pipes:
+        ready, _, _ = select.select(list(pipes), [], [], 240)
+        failed = not ready
+        for pidfd in ready:
+            os.close(pidfd)
+            failed |= pipes.pop(pidfd).wait() != 0
+        if failed:
+            for rank in pipes.values():
+                rank.kill()
+    return [rank.wait() for rank in ranks]
+
+
+def losses(folder: Path) -> list[float]:
+    """Mean over the ranks of every step's loss."""
+    each = [json.loads(path.read_text()) for path in sorted(folder.glob("losses.*.json"))]
+    return [sum(step) / len(step) for step in zip(*each, strict=True)]
+
+
+@pytest.mark.parametrize("other", ["trained-1", "trained-2", "trained-3", "trained-4"])
+def test_every_kind_trains_what_one_process_of_plain_torch_trains(done: Path, other: str) -> None:
+    one, many = read_state(done / "reference"), read_state(done / other)
+    assert one.reads == many.reads
     for name, rows in one.tables.items():
-        # Two ranks add the two halves of a batch in another order than one rank.
-        torch.testing.assert_close(rows.weight, two.tables[name].weight, rtol=0, atol=1e-6)
-        torch.testing.assert_close(rows.momentum, two.tables[name].momentum, rtol=1e-5, atol=1e-9)
-    single = json.loads((trained[other] / "losses.0.json").read_text())
-    halves = [json.loads((trained["two"] / f"losses.{r}.json").read_text()) for r in (0, 1)]
-    means = [(a + b) / 2 for a, b in zip(*halves, strict=True)]
-    assert means == pytest.approx(single, rel=1e-6, abs=1e-7)
+        # Ranks add the parts of a batch in another order than one process.
+        torch.testing.assert_close(rows.weight, many.tables[name].weight, rtol=0, atol=1e-6)
+        torch.testing.assert_close(rows.momentum, many.tables[name].momentum, rtol=1e-5, atol=1e-9)
+        assert rows.momentum.gt(0).any()
+    assert losses(done / other) == pytest.approx(losses(done / "reference"), rel=1e-6, abs=1e-7)
 
 
-def test_the_rows_lie_where_the_plan_says(trained: dict[str, Path]) -> None:
-    files = sorted(path.name for path in trained["two"].glob("*.safetensors"))
+def test_the_rows_lie_where_the_plan_says(done: Path) -> None:
+    files = sorted(path.name for path in (done / "trained-2").glob("*.safetensors"))
     assert files == [
+        "columns%2Eshop%2Equotient.0-6.0-4.safetensors",
+        "columns%2Eshop%2Equotient.0-6.4-8.safetensors",
+        "columns%2Eshop%2Eremainder.0-5.0-4.safetensors",
+        "columns%2Eshop%2Eremainder.0-5.4-8.safetensors",
+        "copied%2Esize.0-23.safetensors",
+        "digits%2Ebrand%2Equotient.0-3.safetensors",
+        "digits%2Ebrand%2Equotient.3-5.safetensors",
+        "digits%2Ebrand%2Eremainder.0-4.safetensors",
+        "digits%2Ebrand%2Eremainder.4-7.safetensors",
         "items%2Eitem.0-30.safetensors",
-        "own%2Etype.0-19.safetensors",
-        "own%2Etype.19-38.safetensors",
+        "own%2Etype.0-38.0-3.safetensors",
+        "own%2Etype.0-38.3-6.safetensors",
         "shared.0-51.safetensors",
         "shared.51-101.safetensors",
         "tiny%2Etable%2Eflag.0-1.safetensors",
     ]
 
 
-@pytest.mark.parametrize(("world", "engine"), [(1, "torchrec"), (1, "reference"), (3, "torchrec")])
-def test_a_checkpoint_of_two_ranks_opens_bit_equal(
-    trained: dict[str, Path], tmp_path: Path, world: int, engine: str
+@pytest.mark.parametrize("source", WORLDS)
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_checkpoint_opens_bit_equal_on_any_number_of_ranks_under_any_kind(
+    done: Path, source: int, world: int
 ) -> None:
-    job = {"mode": "open", "engine": engine, "source": str(trained["two"])}
-    opened = run_ranks(tmp_path, f"on-{world}-{engine}", world=world, **job)
-    before, after = read_state(trained["two"]), read_state(opened)
+    before = read_state(done / f"trained-{source}")
+    after = read_state(done / f"opened-{source}-on-{world}")
     for name, rows in before.tables.items():
         assert torch.equal(rows.weight, after.tables[name].weight)
         assert torch.equal(rows.momentum, after.tables[name].momentum)
-        assert rows.momentum.gt(0).any()

@@ -20,7 +20,7 @@ from muxrec.tables.features import Vectors
 from muxrec.tables.fused import FusedTables, MakeKernel
 from muxrec.tables.lowering import Lowering, Place, lower
 from muxrec.tables.optimizer import TableOptimizer
-from muxrec.tables.plan import HELD, Cluster, check_plan, sharding_plan, this_cluster
+from muxrec.tables.plan import HELD, Cluster, settle, sharding_plan, this_cluster
 from muxrec.tables.reference import ReferenceTables
 from muxrec.tables.state import TableRows, TableState
 
@@ -118,9 +118,9 @@ def tables_of(
     logger.info("tables engine=%s asked=%s device=%s", picked, engine, device)
     if picked == "reference":
         return ReferenceTables(lowering, seed=seed, lr=lr).to(device)
-    where, plan = torch.device(device), sharding_plan(lowering)
+    where = torch.device(device)
     cluster = this_cluster(where.type)
-    check_plan(lowering, plan, cluster)
+    plan = settle(lowering, sharding_plan(lowering), cluster)
     own = {name for name, how in plan.items() if how in HELD and cluster.world_size > 1}
     make = _kernels(lowering, plan, cluster, own, lr=lr, device=where)
     held = {name: plan[name] for name in own}

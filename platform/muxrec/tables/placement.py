@@ -15,6 +15,7 @@ from torch.distributed.remote_device import _remote_device
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
+from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.sharding_plan import (
     ParameterShardingGenerator,
     calculate_shard_sizes_and_offsets,
@@ -39,6 +40,9 @@ CHOICES = ("row_wise", "table_wise", "table_row_wise")
 """What the planner may choose from. Not by columns: TorchRec keeps an Adagrad sum per cut, and the
 rows would depend on the number of processes. Not a copy each: its gradient is of the table's size.
 """
+
+RESERVED = 0.15
+"""Share of a GPU's memory that the planner leaves to everything but tables, TorchRec's default."""
 
 Placed = Mapping[str, ParameterSharding]
 
@@ -145,12 +149,15 @@ def _planned(
 ) -> EmbeddingModuleShardingPlan:
     """What TorchRec's planner chooses, with the kinds that are given held fixed."""
     kinds = {"grid": ["grid_shard"], "auto": list(CHOICES)}
+    has_gpu = torch.cuda.is_available()
     planner = EmbeddingShardingPlanner(
         topology=Topology(
             world_size=cluster.world_size,
             compute_device=cluster.device,
             local_world_size=cluster.local_size,
+            hbm_cap=torch.cuda.get_device_properties().total_memory if has_gpu else None,
         ),
+        storage_reservation=FixedPercentageStorageReservation(RESERVED),
         constraints={
             module_name(group.table.name): ParameterConstraints(
                 sharding_types=kinds.get(plan[group.table.name], [plan[group.table.name]]),

@@ -15,16 +15,20 @@ Tables in other storages than float32 rows are held by every process, whatever e
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from muxrec.errors import TrainingError
+from muxrec.log import event
 from muxrec.spec.table_methods import METHOD_SPECS
 from muxrec.tables.exchange import world_size
 from muxrec.tables.lowering import Group, Lowering
 from muxrec.tables.optimizer import aligned_width
+
+logger = logging.getLogger("muxrec.tables")
 
 COPIED, COLUMNS = "data_parallel", "column_wise"
 HELD = (COPIED, COLUMNS)
@@ -123,6 +127,30 @@ def check_plan(lowering: Lowering, plan: Mapping[str, str], cluster: Cluster) ->
             )
 
 
+def settle(lowering: Lowering, plan: Mapping[str, str], cluster: Cluster) -> dict[str, str]:
+    """The plan for these processes: a table with too few rows to cut lies whole on one of them.
+
+    Where a process has no rows of the last table, fbgemm's CPU kernel reads past its arrays' end.
+
+    Args:
+        lowering: What is read from where.
+        plan: Output of :func:`sharding_plan`.
+        cluster: The processes.
+
+    Raises:
+        TrainingError: See :func:`check_plan`.
+    """
+    check_plan(lowering, plan, cluster)
+    found = dict(plan)
+    for table in (group.table for group in lowering.groups):
+        start, stop = row_cuts(table.rows, cluster.world_size)[-1]
+        if found[table.name] == "row_wise" and start == stop:
+            found[table.name] = "table_wise"
+            text = event("table_whole", table=table.name, rows=table.rows, asked="row_wise")
+            logger.info(text)
+    return found
+
+
 def column_cuts(width: int, ranks: int) -> list[tuple[int, int]]:
     """First column of each process and one past its last; they differ by one column at most."""
     return [(width * at // ranks, width * (at + 1) // ranks) for at in range(ranks)]
@@ -152,14 +180,11 @@ def share_per_rank(
 
     Args:
         lowering: What is read from where.
-        plan: Output of :func:`sharding_plan`.
+        plan: Output of :func:`settle`.
         cluster: The processes.
-
-    Raises:
-        TrainingError: See :func:`check_plan`.
     """
-    check_plan(lowering, plan, cluster)
-    ranks, found = cluster.world_size, {}
+    ranks = cluster.world_size
+    found: dict[str, list[Share]] = {}
     torchrec = [g for g in lowering.groups if ranks > 1 and plan[g.table.name] not in HELD]
     for group in lowering.groups:
         rows, width = group.table.rows, group.table.width
@@ -172,4 +197,4 @@ def share_per_rank(
         from muxrec.tables.placement import place, placed_shares
 
         found.update(placed_shares(torchrec, place(torchrec, plan, cluster), cluster))
-    return found
+    return {group.table.name: found[group.table.name] for group in lowering.groups}
