@@ -39,6 +39,9 @@ from muxrec.tables.staging import (
 ENGINES = ["reference", *(["torchrec"] if has_torchrec() else [])]
 EXTREMES = (-(2**63), -1, 0, 2**63 - 1)
 MANY, FEW = 60, 13
+FORMATS = ("fp32", "fp16", "int8")
+OWN = ("fp32",)
+"""What a table declares that is served by the codes it was trained with."""
 EPOCHS, STEPS = 4, 5
 
 
@@ -51,22 +54,26 @@ class Case:
         rows: Declared rows.
         options: Options other than the defaults.
         probes: Rows read per id; vectors have 8 numbers whatever it is.
-        no_gradient: Why the gradient is not the numerical one; None where it is.
+        no_gradient: Stages in which the gradient is not the numerical one, and why.
         not_served_as_trained: Why the served form answers otherwise than the last stage; None where
             it answers the same.
         export_error: Largest difference of the exported graph's numbers.
         moved_by_others: Why a new feature on the same table moves the others' vectors; None where
             it moves nothing. A new feature on another table never does.
+        serves: Formats that it may be served in.
+        fills: Share of a budget that it fills at least; less where its sizes are far apart.
     """
 
     method: str
     rows: int | None = None
     options: Mapping[str, float] = field(default_factory=dict)
     probes: int = 1
-    no_gradient: str | None = None
+    no_gradient: Mapping[str, str] = field(default_factory=dict)
     not_served_as_trained: str | None = None
     export_error: float = 1e-6
     moved_by_others: str | None = None
+    serves: tuple[str, ...] = FORMATS
+    fills: float = 0.97
 
     @property
     def names(self) -> tuple[str, str]:
@@ -86,11 +93,11 @@ class Case:
             for name, pooling in zip(self.names, given, strict=True)
         )
 
-    def table(self, **changes: Any) -> TableSpec:
+    def table(self, *, width: int = 8, **changes: Any) -> TableSpec:
         """The declared table."""
-        width = 8 // self.probes
+        row = width // self.probes
         given = {"rows": self.rows, "options": dict(self.options), "init": 0.1, **changes}
-        return TableSpec(self.method, self.method, width, **given)  # type: ignore[arg-type]
+        return TableSpec(self.method, self.method, row, **given)  # type: ignore[arg-type]
 
     def build(
         self,
@@ -152,29 +159,41 @@ def known_ids(name: str, count: int) -> Vocabulary:
     return build_vocabulary(name, ids, counts=[1 + 300 // (at + 1) for at in range(count)])
 
 
-STEPPED = "its rows are integers: updates are rounded, so there is no small step to take"
+DEALT = "its rows are dealt to the readers by their known ids"
+STEPPED = {"train": "rows are integers: there is no small step to take"}
+STRAIGHT = {"quantise": "the gradient passes straight through the choice of a centroid"}
 CASES = {
     case.method: case
     for case in (
         Case("full"),
-        Case("hashed", rows=41, probes=2),
+        Case("hashed", rows=41, probes=2, moved_by_others=DEALT),
         Case("unified", rows=41, probes=2),
-        Case("narrow", options={"dim": 2}),
-        Case("mde", options={"alpha": 1.0}, moved_by_others="widths follow the smallest feature"),
+        Case("narrow", options={"dim": 2}, fills=0.6),
+        Case(
+            "mde",
+            options={"alpha": 1.0},
+            moved_by_others="its widths follow the smallest feature",
+            fills=0.5,
+        ),
         Case("qr", options={"buckets": 8}),
-        Case("tt", options={"rank": 2}, export_error=1e-5),
-        Case("dhe", options={"hidden": 8, "hashes": 16}, export_error=1e-5),
+        Case("tt", options={"rank": 2}, export_error=1e-5, fills=0.9),
+        Case("dhe", options={"hidden": 8, "hashes": 16}, export_error=1e-5, fills=0.9),
         Case("robe", rows=31),
         Case("hash_embedding", rows=24),
-        Case("memcom", rows=12, options={"bias": 1}),
-        Case("adapt", rows=24),
+        Case("memcom", rows=24, moved_by_others=DEALT),
+        Case("adapt", rows=24, moved_by_others=DEALT),
         Case("dedup", options={"kept": 0.5, "block": 4, "distance": 0.05}),
-        Case("dpq", options={"parts": 2, "codes": 4}),
-        Case("mgqe", options={"parts": 2, "codes": 8, "tail_codes": 4, "frequent": 0.2}),
+        Case("dpq", options={"parts": 2, "codes": 4}, no_gradient=STRAIGHT, fills=0.5),
+        Case(
+            "mgqe",
+            options={"parts": 2, "codes": 8, "tail_codes": 4, "frequent": 0.2},
+            no_gradient=STRAIGHT,
+            fills=0.5,
+        ),
         Case("cce", rows=12, options={"columns": 2, "rounds": 2}),
-        Case("int8", no_gradient=STEPPED),
-        Case("int16", no_gradient=STEPPED),
-        Case("alpt", no_gradient=STEPPED),
+        Case("int8", no_gradient=STEPPED, serves=OWN),
+        Case("int16", no_gradient=STEPPED, serves=OWN),
+        Case("alpt", no_gradient=STEPPED, serves=OWN),
         Case("autodim"),
         Case("optembed", options={"rounds": 2}),
         Case("deeplight"),
@@ -190,16 +209,19 @@ class Walked:
     """A training through all stages.
 
     Attributes:
-        trained: The tables of the last stage.
+        ended: The tables at the end of each stage, by its name.
         frozen: What they are served as.
         served: The served form in the reference engine.
-        stages: Names of the stages it went through.
     """
 
-    trained: Tables
+    ended: Mapping[str, Tables]
     frozen: Lowering
     served: ReferenceTables
-    stages: tuple[str, ...]
+
+    @property
+    def trained(self) -> Tables:
+        """The tables of the last stage."""
+        return list(self.ended.values())[-1]
 
 
 @cache
@@ -207,16 +229,16 @@ def _walk(method: str, serve: str) -> Walked:
     """Train ``CASES[method]`` through its stages and freeze it."""
     case = CASES[method]
     tables = case.build(serve_dtype=serve)
-    stages = [_stage_of(tables)]
+    ended = {_stage_of(tables): tables}
     for epoch in range(EPOCHS):
         while due := stages_due(tables.lowering, epoch=epoch, epochs=EPOCHS):
             tables = _next_stage(case, tables, due, serve_dtype=serve)
-            stages.append(_stage_of(tables))
+            ended[_stage_of(tables)] = tables
         case.train(tables, epoch=epoch)
     cast(nn.Module, tables).eval()
     frozen = freeze(tables, whole_rows(tables))
     served = cast(ReferenceTables, tables_of(frozen, engine="reference").eval())
-    return Walked(tables, frozen, served, tuple(stages))
+    return Walked(ended, frozen, served)
 
 
 def _next_stage(case: Case, tables: Tables, due: Mapping[str, int], **changes: Any) -> Tables:
@@ -291,8 +313,25 @@ def _stage_of(tables: Tables) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests that take ``case`` run for every method, those that take ``engine`` on every engine."""
-    if "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", [CASES[name] for name in METHODS], ids=list(METHODS))
+    """Tests run for every method, its served formats and the engines, as their arguments ask."""
+    cases = [CASES[name] for name in METHODS]
+    if "serve" in metafunc.fixturenames:
+        both = [(case, serve) for case in cases for serve in case.serves]
+        names = [f"{case.method}-{serve}" for case, serve in both]
+        metafunc.parametrize(("case", "serve"), both, ids=names)
+    elif "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", cases, ids=list(METHODS))
     if "engine" in metafunc.fixturenames:
         metafunc.parametrize("engine", ENGINES)
+
+
+@pytest.fixture
+def engines() -> list[str]:
+    """The engines that are installed."""
+    return ENGINES
+
+
+@pytest.fixture(scope="session")
+def all_cases() -> list[Case]:
+    """The cases of all methods."""
+    return [CASES[name] for name in METHODS]
