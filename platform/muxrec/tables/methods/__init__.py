@@ -2,6 +2,7 @@
 
 from muxrec.tables.methods.adapt import Adapt
 from muxrec.tables.methods.alpt import Alpt
+from muxrec.tables.methods.autodim import AutoDim
 from muxrec.tables.methods.autosrh import AutoSrh
 from muxrec.tables.methods.cce import Cce
 from muxrec.tables.methods.dedup import Dedup
@@ -55,6 +56,7 @@ METHODS: dict[str, Method] = {
     "pep": Pep(),
     "autosrh": AutoSrh(),
     "cce": Cce(),
+    "autodim": AutoDim(),
 }
 
 __all__ = [
