@@ -15,11 +15,18 @@ from torch import Tensor, nn
 
 from muxrec.tables.addressing import Found, RowBags, addressing
 from muxrec.tables.bags import Bags
-from muxrec.tables.exchange import gather_bags, swap_columns, this_rank, world_size
-from muxrec.tables.held import sparse_gradient, split_reads
+from muxrec.tables.exchange import (
+    gather_counts,
+    gather_uneven,
+    swap_columns,
+    this_rank,
+    world_size,
+)
+from muxrec.tables.held import sparse_gradient
 from muxrec.tables.lowering import Group
 from muxrec.tables.optimizer import mean_squares, update_rows
 from muxrec.tables.plan import column_cuts
+from muxrec.tables.reads import split_reads
 from muxrec.tables.state import TableRows
 from muxrec_kernels.multiplexed_lookup import pool_rows
 
@@ -81,9 +88,7 @@ class ColumnTable(nn.Module):
         squares = mean_squares(values, width=self.group.table.width)
         dist.all_reduce(squares)
         rule = self.group.table.optimizer
-        update_rows(
-            self.weight, self.momentum, rows, values, lr=lr, squares=squares, rule=rule
-        )
+        update_rows(self.weight, self.momentum, rows, values, lr=lr, squares=squares, rule=rule)
         self.clear()
 
     def clear(self) -> None:
@@ -103,3 +108,18 @@ class ColumnTable(nn.Module):
         mine = self.local()
         self.weight.copy_(rows.slice_columns(mine.left, mine.right).weight)
         self.momentum.copy_(rows.momentum)
+
+
+def gather_bags(bags: RowBags) -> RowBags:
+    """The bags of all processes, one process after another; all have the same number of bags."""
+    lengths = bags.offsets.diff()
+    has_weights = max(gather_counts(int(bags.weights is not None), bags.rows.device))
+    counts = gather_counts(bags.rows.shape[0], bags.rows.device)
+    found = torch.cat(gather_uneven(lengths, [lengths.shape[0]] * world_size()))
+    weights = None
+    if has_weights:
+        own = torch.ones_like(bags.rows, dtype=torch.float32)
+        own = own if bags.weights is None else bags.weights.float()
+        weights = torch.cat(gather_uneven(own, counts))
+    offsets = torch.cat([found.new_zeros(1), found.cumsum(0)])
+    return RowBags(torch.cat(gather_uneven(bags.rows, counts)), offsets, weights)

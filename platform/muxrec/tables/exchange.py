@@ -13,16 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from muxrec.tables.addressing import RowBags
-
-
-def world_size() -> int:
-    """Processes that train together; 1 without a process group."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def this_rank() -> int:
-    """Number of this process among them; 0 without a process group."""
-    return dist.get_rank() if dist.is_initialized() else 0
+from muxrec.tables.processes import gather_counts, gather_uneven, this_rank, world_size
 
 
 def gather_gradients(rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,48 +41,9 @@ def gather_gradients(rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     return every.indices()[0], every.values().div_(world_size())
 
 
-def gather_counts(count: int, device: torch.device) -> list[int]:
-    """Every process's ``count``, in the order of the ranks."""
-    if world_size() == 1:
-        return [count]
-    found = torch.zeros(world_size(), dtype=torch.int64, device=device)
-    found[this_rank()] = count
-    dist.all_reduce(found)
-    return found.tolist()
-
-
 def largest(value: int, device: torch.device) -> int:
     """The largest ``value`` of all processes."""
     return value if world_size() == 1 else max(gather_counts(value, device))
-
-
-def gather_uneven(values: Tensor, counts: list[int]) -> list[Tensor]:
-    """Every process's ``values``, ``[counts[rank], ...]``, in the order of the ranks.
-
-    gloo gathers equal shapes only, so they are filled up to the largest.
-    """
-    if len(counts) == 1 or not any(counts):
-        return [values for _ in counts]
-    filled = values.new_zeros(max(counts), *values.shape[1:])
-    filled[: values.shape[0]] = values
-    parts = [torch.empty_like(filled) for _ in counts]
-    dist.all_gather(parts, filled)
-    return [part[:count] for part, count in zip(parts, counts, strict=True)]
-
-
-def gather_bags(bags: RowBags) -> RowBags:
-    """The bags of all processes, one process after another; all have the same number of bags."""
-    lengths = bags.offsets.diff()
-    has_weights = max(gather_counts(int(bags.weights is not None), bags.rows.device))
-    counts = gather_counts(bags.rows.shape[0], bags.rows.device)
-    found = torch.cat(gather_uneven(lengths, [lengths.shape[0]] * world_size()))
-    weights = None
-    if has_weights:
-        own = torch.ones_like(bags.rows, dtype=torch.float32)
-        own = own if bags.weights is None else bags.weights.float()
-        weights = torch.cat(gather_uneven(own, counts))
-    offsets = torch.cat([found.new_zeros(1), found.cumsum(0)])
-    return RowBags(torch.cat(gather_uneven(bags.rows, counts)), offsets, weights)
 
 
 def swap_columns(columns: Tensor, widths: list[int]) -> Tensor:
