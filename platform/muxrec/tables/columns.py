@@ -15,17 +15,12 @@ from torch import Tensor, nn
 
 from muxrec.tables.addressing import Found, RowBags, addressing
 from muxrec.tables.bags import Bags
-from muxrec.tables.exchange import (
-    gather_counts,
-    gather_uneven,
-    swap_columns,
-    this_rank,
-    world_size,
-)
+from muxrec.tables.exchange import swap_columns
 from muxrec.tables.held import sparse_gradient
 from muxrec.tables.lowering import Group
 from muxrec.tables.optimizer import mean_squares, update_rows
 from muxrec.tables.plan import column_cuts
+from muxrec.tables.processes import gather_counts, gather_uneven, this_rank, world_size
 from muxrec.tables.reads import split_reads
 from muxrec.tables.state import TableRows
 from muxrec_kernels.multiplexed_lookup import pool_rows

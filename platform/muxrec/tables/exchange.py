@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from muxrec.tables.addressing import RowBags
 from muxrec.tables.processes import gather_counts, gather_uneven, this_rank, world_size
 
 

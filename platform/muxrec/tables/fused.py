@@ -18,12 +18,13 @@ from muxrec.tables.addressing import (
 )
 from muxrec.tables.bags import Bags
 from muxrec.tables.columns import ColumnTable
-from muxrec.tables.exchange import largest, this_rank, world_size
+from muxrec.tables.exchange import largest
 from muxrec.tables.features import Vectors, divide_bags
 from muxrec.tables.held import HeldOptimizer, held_tables, hold
 from muxrec.tables.initial import fill_initial, first_rows
 from muxrec.tables.lowering import Group, Lowering
 from muxrec.tables.plan import COLUMNS, column_cuts
+from muxrec.tables.processes import this_rank, world_size
 from muxrec.tables.state import TableRows, TableState, check_state, describe_reads
 
 

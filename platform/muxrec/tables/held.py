@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from muxrec.tables.addressing import Found, HashedRows, addressing, join_features
 from muxrec.tables.alpt import AlptTable
 from muxrec.tables.bags import Bags
-from muxrec.tables.exchange import gather_gradients, world_size
+from muxrec.tables.exchange import gather_gradients
 from muxrec.tables.features import divide_bags
 from muxrec.tables.integer import IntegerTable
 from muxrec.tables.lowering import Group
 from muxrec.tables.optimizer import update_rows
+from muxrec.tables.processes import world_size
 from muxrec.tables.reads import split_reads
 from muxrec.tables.rows import ROW_FORMATS, ServedRows
 from muxrec.tables.state import TableRows

@@ -24,9 +24,9 @@ from typing import NamedTuple
 from muxrec.errors import TrainingError
 from muxrec.log import event
 from muxrec.spec.table_methods import METHOD_SPECS
-from muxrec.tables.exchange import world_size
 from muxrec.tables.lowering import Group, Lowering
 from muxrec.tables.optimizer import aligned_width
+from muxrec.tables.processes import world_size
 
 logger = logging.getLogger("muxrec.tables")
 
