@@ -118,14 +118,14 @@ METHOD_SPECS: dict[str, MethodSpec] = {
     "dpq": MethodSpec(
         "parts",
         options={
-            "parts": Option(4, 1, 256, "codes per id"),
+            "parts": Option(4, 1, 256, "codes per id, lowered to a divisor of the width"),
             "codes": Option(256, 2, 256, "entries of each part's codebook"),
         },
     ),
     "mgqe": MethodSpec(
         "parts",
         options={
-            "parts": Option(4, 1, 256, "codes per id"),
+            "parts": Option(4, 1, 256, "codes per id, lowered to a divisor of the width"),
             "codes": Option(256, 2, 256, "entries of each part's codebook for frequent ids"),
             "tail_codes": Option(64, 1, 256, "entries that rare ids may use"),
             "frequent": _share(0.1, "share of the ids that count as frequent"),
@@ -134,7 +134,7 @@ METHOD_SPECS: dict[str, MethodSpec] = {
     "cce": MethodSpec(
         "rows",
         options={
-            "columns": Option(4, 1, 64, "pieces of a vector, each found by its own pointers"),
+            "columns": Option(4, 1, 64, "pieces of a vector with pointers of their own, as parts"),
             "rounds": Option(3, 0, 64, "clusterings, one after each part of the training"),
         },
     ),
@@ -159,7 +159,6 @@ METHOD_SPECS: dict[str, MethodSpec] = {
     "optembed": MethodSpec(
         None,
         options={
-            "threshold_lr": _share(1e-2, "learning rate of the row thresholds", high=10.0),
             "sparsity": _share(1e-4, "weight of the loss term that raises thresholds", high=10.0),
             "rounds": Option(10, 1, 1000, "rounds of the evolutionary search for widths"),
         },
@@ -185,6 +184,9 @@ METHOD_SPECS: dict[str, MethodSpec] = {
             "hot": _share(0.5, "share of the rows that belong to hot ids"),
             "decay": _share(0.99, "factor of all scores after every round"),
             "every": Option(50, 1, 10**9, "steps between rounds of admission and eviction"),
+            "threshold": _share(
+                2.0, "score that an id needs for a row; a read scores 1 on average", high=1e9
+            ),
         },
     ),
 }

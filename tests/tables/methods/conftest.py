@@ -48,6 +48,7 @@ class Planted:
         rows: Declared rows.
         sizes: Known ids of each reader.
         columns: Numbers of the vectors that are wanted, the first ones; the others should be 0.
+        share: Share of the ids, the most frequent ones, whose vector is not 0.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Planted:
     rows: int | None = None
     sizes: tuple[int, ...] = (240,)
     columns: int = WIDTH
+    share: float = 1.0
 
     @property
     def features(self) -> tuple[FeatureSpec, ...]:
@@ -88,7 +90,8 @@ class Planted:
         kinds = torch.randn(KINDS, WIDTH, generator=generator)
         own = 0.1 * torch.randn(size, WIDTH, generator=generator)
         wanted = torch.arange(WIDTH) < self.columns
-        return (kinds[torch.arange(size) * 7 % KINDS] + own) * wanted
+        is_wanted = torch.arange(size) < self.share * size
+        return (kinds[torch.arange(size) * 7 % KINDS] + own) * wanted * is_wanted[:, None]
 
     def build(
         self, engine: str = "reference", *, places: Mapping[str, Place] | None = None

@@ -18,6 +18,7 @@ from muxrec.tables.methods.mde import MixedDimension
 from muxrec.tables.methods.memcom import Memcom
 from muxrec.tables.methods.mgqe import Mgqe
 from muxrec.tables.methods.narrow import Narrow
+from muxrec.tables.methods.optembed import OptEmbed
 from muxrec.tables.methods.pep import Pep
 from muxrec.tables.methods.protocol import (
     Advanced,
@@ -57,6 +58,7 @@ METHODS: dict[str, Method] = {
     "autosrh": AutoSrh(),
     "cce": Cce(),
     "autodim": AutoDim(),
+    "optembed": OptEmbed(),
 }
 
 __all__ = [
