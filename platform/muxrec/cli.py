@@ -34,6 +34,9 @@ COMMANDS = {
         "The whole road on a small made-up world.",
         "train,jobs,serving,cpu",
     ),
+    "methods": LazyCommand(
+        "muxrec.tables.command:methods", "Table methods: papers, stages, bytes per id.", "train,cpu"
+    ),
     "run": LazyCommand(
         "muxrec.run_command:run", "All stages of a recipe, data to published bundle."
     ),

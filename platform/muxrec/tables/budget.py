@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 from muxrec.errors import MuxrecError, RecipeError
@@ -53,37 +53,75 @@ def solve_budgets(
     Raises:
         RecipeError: No size of a table is within its budget, or a vocabulary is missing.
     """
-    return tuple(_solved(features, table, vocabularies) for table in tables)
+    solved = []
+    for table in tables:
+        readers = tuple(f for f in features if f.is_sparse and f.table == table.name)
+        if table.budget is None or not readers:
+            solved.append(table)
+            continue
+        filled = fill_budget(table, readers, vocabularies)
+        _log_filled(table, filled)
+        solved.append(filled.table)
+    return tuple(solved)
 
 
-def _solved(
-    features: tuple[FeatureSpec, ...], table: TableSpec, vocabularies: Mapping[str, Vocabulary]
-) -> TableSpec:
-    readers = tuple(f for f in features if f.is_sparse and f.table == table.name)
-    if table.budget is None or not readers:
-        return table
+@dataclass(frozen=True)
+class Filled:
+    """A table whose budget became a size.
+
+    Attributes:
+        table: The table, sized.
+        budget_bytes: What the budget allows.
+        served_bytes: What the size takes; None where training finds the size.
+    """
+
+    table: TableSpec
+    budget_bytes: int
+    served_bytes: int | None
+
+
+def fill_budget(
+    table: TableSpec, readers: tuple[FeatureSpec, ...], vocabularies: Mapping[str, Vocabulary]
+) -> Filled:
+    """The largest size of ``table``, which declares a budget, that is within it.
+
+    Raises:
+        RecipeError: See :func:`solve_budgets`.
+    """
     check_vocabularies(table, readers, vocabularies)
-    budget = budget_bytes(table, readers, vocabularies)
-    free = METHOD_SPECS[table.method].free
-    if free is None:
-        return _checked(table, readers, vocabularies, budget)
-    measure = cache(lambda value: served_bytes(_sized(table, value), readers, vocabularies))
-    best = largest_within(measure, budget, _range_of(table))
-    if best.value is None:
-        raise RecipeError(_impossible(table, best.size))
-    solved = _sized(table, best.value)
+    budget, method = budget_bytes(table, readers, vocabularies), METHODS[table.method]
+    if METHOD_SPECS[table.method].free is not None:
+        measure = cache(lambda value: served_bytes(_sized(table, value), readers, vocabularies))
+        best = largest_within(measure, budget, _range_of(table))
+        if best.value is None:
+            raise RecipeError(_impossible(table, best.size))
+        return Filled(_sized(table, best.value), budget, best.size)
+    sized = replace(table, budget=None)
+    if len(method.stages_of(table)) > 1:
+        return Filled(sized, budget, None)
+    found = served_bytes(sized, readers, vocabularies)
+    if found > budget:
+        raise RecipeError(_impossible(table, found))
+    return Filled(sized, budget, found)
+
+
+def _log_filled(table: TableSpec, filled: Filled) -> None:
+    free, size = METHOD_SPECS[table.method].free, {}
+    if free is not None:
+        rows, option = filled.table.rows, filled.table.options.get(free)
+        size = {free: rows if free == "rows" else option}
+    found = "after training" if filled.served_bytes is None else filled.served_bytes
     log.info(
         event(
             "budget",
             table=table.name,
             method=table.method,
             budget=table.budget,
-            budget_bytes=budget,
-            served_bytes=best.size,
-            **{free: best.value},
+            budget_bytes=filled.budget_bytes,
+            served_bytes=found,
+            **size,
         )
     )
-    return solved
 
 
 def budget_bytes(
@@ -142,25 +180,6 @@ def check_frozen(frozen: Lowering, tables: tuple[TableSpec, ...]) -> None:
                 f"tables.{table.name}.budget {table.budget} ({_shown(allowed)}): trained, "
                 f"{table.method} takes {_shown(found)}: {_remedy(table)}"
             )
-
-
-def _checked(
-    table: TableSpec,
-    readers: tuple[FeatureSpec, ...],
-    vocabularies: Mapping[str, Vocabulary],
-    budget: int,
-) -> TableSpec:
-    """A table of a method without a size of its own, held against its budget where that can be."""
-    sized, what = replace(table, budget=None), {"table": table.name, "method": table.method}
-    what |= {"budget": table.budget or "", "budget_bytes": str(budget)}
-    if len(METHODS[table.method].stages_of(table)) > 1:
-        log.info(event("budget_after_training", **what))
-        return sized
-    found = served_bytes(sized, readers, vocabularies)
-    if found > budget:
-        raise RecipeError(_impossible(table, found))
-    log.info(event("budget", **what, served_bytes=found))
-    return sized
 
 
 def _sized(table: TableSpec, value: float) -> TableSpec:
