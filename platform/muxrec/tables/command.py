@@ -40,7 +40,7 @@ def _cells(facts: MethodFacts) -> tuple[str, ...]:
         "yes" if facts.probes else "",
         str(facts.tables),
         ", ".join(facts.stages),
-        facts.size or ("found in training" if facts.is_found else "fixed"),
+        facts.size or ("searched" if facts.is_found else "fixed"),
         f"{facts.training:.1f}",
         f"{limit}{facts.serving:.1f}",
     )
