@@ -4,6 +4,7 @@ from muxrec.tables.methods.adapt import Adapt
 from muxrec.tables.methods.alpt import Alpt
 from muxrec.tables.methods.autodim import AutoDim
 from muxrec.tables.methods.autosrh import AutoSrh
+from muxrec.tables.methods.cafe import Cafe
 from muxrec.tables.methods.cce import Cce
 from muxrec.tables.methods.dedup import Dedup
 from muxrec.tables.methods.deeplight import DeepLight
@@ -59,6 +60,7 @@ METHODS: dict[str, Method] = {
     "cce": Cce(),
     "autodim": AutoDim(),
     "optembed": OptEmbed(),
+    "cafe": Cafe(),
 }
 
 __all__ = [
