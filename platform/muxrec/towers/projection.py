@@ -30,6 +30,7 @@ class FeatureProjection(nn.Module):
 
     def __init__(self, feature: FeatureSpec, width: int, *, out: int, dropout: float) -> None:
         super().__init__()
+        self.feature = feature.name
         self.prepare: nn.Module = nn.Identity()
         if is_picture(feature):
             self.prepare, width = ConvEncoder(), CONV_WIDTH

@@ -9,6 +9,7 @@ from muxrec.errors import TrainingError
 from muxrec.features.arrays import ItemArrays
 from muxrec.recipe.model import Tower
 from muxrec.spec.features import FeatureSpec
+from muxrec.towers.first_layers import check_first_layers
 from muxrec.towers.fusion import FUSIONS
 from muxrec.towers.hiding import hide_modalities
 from muxrec.towers.matryoshka import unit
@@ -69,6 +70,7 @@ class ItemTower(nn.Module):
         )
         self.fusion = FUSIONS[settings.fusion](len(self.modalities), settings.width)
         self.head = nn.Linear(settings.width, settings.width, bias=False)
+        check_first_layers(self, features)
 
     def fit_inputs(self, arrays: ItemArrays) -> None:
         """Take the standardisation of dense inputs from ``arrays``, the training items."""
