@@ -264,6 +264,14 @@ class TablesAccess:
         rows = self._local[name]
         return rows.start, rows.weight, rows.momentum
 
+    def first_column(self, name: str) -> int:
+        """Number of the first column held here."""
+        return self._local[name].left
+
+    def is_copy(self, name: str) -> bool:
+        """Whether every process holds the same rows."""
+        return self._local[name].is_replicated
+
     @torch.no_grad()
     def read_ids(self, feature: str, ids: Tensor) -> Tensor:
         """The vectors of single ids, float32 ``[N, width]``."""

@@ -35,6 +35,12 @@ class HeldRows:
     def local(self, name: str):
         return 0, self.weight, torch.zeros(len(self.weight))
 
+    def first_column(self, name: str) -> int:
+        return 0
+
+    def is_copy(self, name: str) -> bool:
+        return False
+
     def read_ids(self, feature: str, ids: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 

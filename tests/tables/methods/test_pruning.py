@@ -33,6 +33,12 @@ class HeldTables:
     def local(self, name: str):
         return 0, self.tables[name], self.momentum
 
+    def first_column(self, name: str) -> int:
+        return 0
+
+    def is_copy(self, name: str) -> bool:
+        return False
+
     def read_ids(self, feature: str, ids: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 

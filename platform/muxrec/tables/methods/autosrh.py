@@ -101,6 +101,7 @@ def even_groups(gradient: Tensor) -> Tensor:
     """Each group's gradient ``[g, d]`` divided by its mean magnitude; 0 for a group without ids.
 
     Published code divides by the mean, which may have the opposite sign or be next to nothing.
+    Several ranks even the gradients of their own batches, and average them then.
     """
     means = gradient.abs().mean(dim=1, keepdim=True)
     return torch.where(means > 0, gradient / means, 0.0)

@@ -12,6 +12,7 @@ from muxrec.tables.methods.cutting import cut_above, sparsity_at
 from muxrec.tables.methods.full import lower_full
 from muxrec.tables.methods.protocol import Access, Arrays, Declared, Lowered, Stage
 from muxrec.tables.methods.pruning import PruningMethod, kept_numbers, pruned_readers
+from muxrec.tables.methods.sampling import counted_once
 
 EVERY = 10
 WARM_UP = 0.2
@@ -73,7 +74,8 @@ class MagnitudeHook:
         if not sparsity or (step % EVERY and share < 1):
             return
         keep = max(self.least, int((1 - sparsity) * self.total))
-        parts = [access.local(name)[1] for name in self.names]
-        cut = cut_above([part.abs() for part in parts], keep, over_ranks=True)
-        for part in parts:
+        parts = {name: access.local(name)[1] for name in self.names}
+        counted = [counted_once(access, name, part).abs() for name, part in parts.items()]
+        cut = cut_above(counted, keep, over_ranks=True)
+        for part in parts.values():
             part.mul_(part.abs() > cut)

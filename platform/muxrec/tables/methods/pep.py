@@ -16,7 +16,7 @@ from muxrec.tables.methods.full import full_table, lower_full
 from muxrec.tables.methods.joining import join_lowered
 from muxrec.tables.methods.protocol import Access, Arrays, Declared, Lowered, Read, Stage
 from muxrec.tables.methods.pruning import PruningMethod, kept_numbers, pruned_readers
-from muxrec.tables.methods.sampling import sampled_rows
+from muxrec.tables.methods.sampling import counted_once, sampled_rows
 
 EVERY = 10
 WARM_UP = 0.2
@@ -138,7 +138,8 @@ class ThresholdHook:
         first, rows, _ = access.local(name)
         places = torch.arange(self.sizes[name], device=rows.device)
         logits = sampled_rows(access, self.tables[name], places, width=1)
-        return above_threshold(rows, logits[first : first + rows.shape[0]])
+        above = above_threshold(rows, logits[first : first + rows.shape[0]])
+        return counted_once(access, name, above)
 
 
 def _with_thresholds(declared: Declared, reader: FeatureSpec) -> Lowered:

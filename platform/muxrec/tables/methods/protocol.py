@@ -193,6 +193,14 @@ class Access(Protocol):
         """First row held here, the rows ``[r, d]`` and their momentum ``[r]``, both writable."""
         ...
 
+    def first_column(self, name: str) -> int:
+        """Number of the first column held here; a rank may hold some columns of all rows."""
+        ...
+
+    def is_copy(self, name: str) -> bool:
+        """Whether every process holds the same rows, so that they count once."""
+        ...
+
     def read_ids(self, feature: str, ids: Tensor) -> Tensor:
         """The vectors of single ids, float32 ``[N, width]``; every rank calls it alike."""
         ...
