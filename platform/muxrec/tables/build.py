@@ -21,6 +21,7 @@ from muxrec.tables.fused import FusedTables, MakeKernel
 from muxrec.tables.lowering import Lowering, Place, lower
 from muxrec.tables.optimizer import TableOptimizer
 from muxrec.tables.plan import HELD, Cluster, settle, sharding_plan, this_cluster
+from muxrec.tables.rank_memory import log_memory
 from muxrec.tables.reference import ReferenceTables
 from muxrec.tables.state import TableRows, TableState
 
@@ -117,10 +118,12 @@ def tables_of(
     picked = _pick(engine, lowering)
     logger.info("tables engine=%s asked=%s device=%s", picked, engine, device)
     if picked == "reference":
+        log_memory(lowering, sharding_plan(lowering), Cluster(), is_aligned=False)
         return ReferenceTables(lowering, seed=seed, lr=lr).to(device)
     where = torch.device(device)
     cluster = this_cluster(where.type)
     plan = settle(lowering, sharding_plan(lowering), cluster)
+    log_memory(lowering, plan, cluster)
     own = {name for name, how in plan.items() if how in HELD and cluster.world_size > 1}
     make = _kernels(lowering, plan, cluster, own, lr=lr, device=where)
     held = {name: plan[name] for name in own}

@@ -123,7 +123,7 @@ def training_bytes(lowered: Lowered, *, is_aligned: bool = True) -> TrainingByte
     """
     combines = list(lowered.combines.values())
     return TrainingBytes(
-        sum(_stored_rows(table, is_aligned=is_aligned) for table in lowered.tables),
+        sum(stored_bytes(table, is_aligned=is_aligned) for table in lowered.tables),
         FP32_BYTES * sum(table.rows for table in lowered.tables),
         _bytes(_map_buffers(read.address for read in lowered.reads)),
         _bytes(_held_numbers(combines)),
@@ -138,7 +138,13 @@ def training_of(lowering: Lowering, *, is_aligned: bool = True) -> TrainingBytes
     return sum(found, start=TrainingBytes())
 
 
-def _stored_rows(table: PhysicalTable, *, is_aligned: bool) -> int:
+def stored_bytes(table: PhysicalTable, *, is_aligned: bool) -> int:
+    """Bytes of a physical table's rows in their storage, and of their integers' steps.
+
+    Args:
+        table: The table.
+        is_aligned: See :func:`training_bytes`.
+    """
     if table.storage == "fp32":
         width = aligned_width(table.width) if is_aligned else table.width
         return FP32_BYTES * table.rows * width

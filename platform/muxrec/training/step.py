@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import nullcontext
 from typing import NamedTuple, cast
@@ -9,16 +10,18 @@ from typing import NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from muxrec.data.batch import ItemBatch
 from muxrec.data.known_pairs import KnownPairs
 from muxrec.data.pairs import PairLoader, load_all_pairs
 from muxrec.errors import TrainingError
+from muxrec.log import event
 from muxrec.losses.logq import log_inclusion
 from muxrec.losses.objective import ContrastiveObjective
 from muxrec.losses.relation import RELATIONS, candidates_in_batch
 from muxrec.tables.build import Tables
+from muxrec.tables.memory import FP32_BYTES, measured_training
 from muxrec.tables.optimizer import TableOptimizer
 from muxrec.tables.reference import ReferenceTables
 from muxrec.tables.staging import (
@@ -34,6 +37,8 @@ from muxrec.training.device import autocast, pick_device
 from muxrec.training.job import Job
 from muxrec.training.schedule import warmup_cosine
 from muxrec.training.session import Session, dense_module, dense_optimizer
+
+log = logging.getLogger("muxrec.training")
 
 Positions = npt.NDArray[np.int64]
 
@@ -183,7 +188,17 @@ def _open_session(job: Job, known: KnownPairs, device: torch.device) -> Session:
     ).to(device)
     dense, architecture = dense_module(model, objective), tables.vectors.architecture()
     optimizer = dense_optimizer(dense, recipe.train, architecture=architecture)
+    _log_memory(dense, tables)
     return Session(model, objective, optimizer, job.ranks, dict(job.identity))
+
+
+def _log_memory(dense: nn.Module, tables: Tables) -> None:
+    """What this process holds from now on: each dense weight with its gradient and two moments."""
+    numbers = sum(p.numel() for p in dense.parameters() if p.requires_grad)
+    held, found = measured_training(tables), 4 * FP32_BYTES * numbers
+    rows = held.rows + held.state + held.maps + held.dictionary
+    total = {"table_bytes": rows, "total_bytes": rows + found}
+    log.info(event("memory", dense_parameters=numbers, dense_bytes=found, **total))
 
 
 def _step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
