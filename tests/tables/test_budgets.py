@@ -73,6 +73,11 @@ def test_a_table_without_a_size_of_its_own_is_only_checked() -> None:
         solve_budgets(features, (replace(full, budget="20%"),), KNOWN)
 
 
+def test_a_budget_beyond_what_a_hash_can_reach_is_filled_up_to_there() -> None:
+    table = solved(replace(UNIFIED, method="robe", width=16, budget="20GB"))
+    assert table.rows == (2**31 - 1) // 4
+
+
 def test_a_share_needs_to_know_the_ids() -> None:
     with pytest.raises(RecipeError, match=r"the ids of genre must be known: give it in bytes"):
         solved(UNIFIED, {"item": KNOWN["item"]})

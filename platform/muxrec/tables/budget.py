@@ -192,7 +192,9 @@ def _sized(table: TableSpec, value: float) -> TableSpec:
 def _range_of(table: TableSpec) -> Range:
     spec = METHOD_SPECS[table.method]
     if spec.takes_rows:
-        return Range(1, MAX_ROWS, is_whole=True)
+        # A flat array that is read anywhere has fewer than 2**31 numbers, not rows.
+        block = int(table.option("block")) if "block" in spec.options else 1
+        return Range(1, MAX_ROWS // block, is_whole=True)
     option = spec.options[spec.free or ""]
     return Range(option.low, option.high, is_whole=option.is_whole)
 
