@@ -149,9 +149,9 @@ class Case:
         """Distance of the vectors from numbers that the ids decide, with the method's terms."""
         return _loss(tables, batch)
 
-    def walk(self, serve: str = "fp32") -> Walked:
+    def walk(self, serve: str = "fp32", engine: str = "reference") -> Walked:
         """The case trained through its stages; not to be changed."""
-        return _walk(self.method, serve)
+        return _walk(self.method, serve, engine)
 
 
 def known_ids(name: str, count: int) -> Vocabulary:
@@ -230,14 +230,14 @@ class Walked:
 
 
 @cache
-def _walk(method: str, serve: str) -> Walked:
+def _walk(method: str, serve: str, engine: str) -> Walked:
     """Train ``CASES[method]`` through its stages and freeze it."""
     case = CASES[method]
-    tables = case.build(serve_dtype=serve)
+    tables = case.build(engine, serve_dtype=serve)
     ended = {_stage_of(tables): tables}
     for epoch in range(EPOCHS):
         while due := stages_due(tables.lowering, epoch=epoch, epochs=EPOCHS):
-            tables = _next_stage(case, tables, due, serve_dtype=serve)
+            tables = _next_stage(case, tables, due, engine=engine, serve_dtype=serve)
             ended[_stage_of(tables)] = tables
         case.train(tables, epoch=epoch)
     cast(nn.Module, tables).eval()

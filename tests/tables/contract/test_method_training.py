@@ -164,6 +164,16 @@ def test_a_training_walks_through_all_stages(case) -> None:
     assert walked.frozen.lowered[0].hook is None
 
 
+@needs_torchrec
+def test_all_stages_end_in_the_same_vectors_on_every_engine(case) -> None:
+    ours, theirs = case.walk(), case.walk(engine="torchrec")
+    assert list(ours.ended) == list(theirs.ended)
+    batch = case.batch(seed=7)
+    for name, vectors in ours.served(batch).items():
+        # Twenty steps with sums in another order; rounded rows may land a step apart.
+        torch.testing.assert_close(vectors, theirs.served(batch)[name], rtol=1e-3, atol=1e-4)
+
+
 def test_what_is_served_answers_as_what_was_trained(case) -> None:
     walked, batch = case.walk(), case.batch(seed=8)
     trained, served = walked.trained(batch), walked.served(batch)
