@@ -25,7 +25,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.slow
 
-TOGETHER = 7
+TOGETHER = 5
 """Methods per graph: a graph of its own for each, or one for all, takes the exporter longer."""
 BATCH, LENGTH = 33, 5
 SMALL = 4
