@@ -116,18 +116,20 @@ METHOD_SPECS: dict[str, MethodSpec] = {
         },
     ),
     "dpq": MethodSpec(
-        "parts",
+        "share",
         options={
-            "parts": Option(4, 1, 256, "codes per id, lowered to a divisor of the width"),
-            "codes": Option(256, 2, 256, "entries of each part's codebook"),
+            "share": _share(0.5, "share of full rows' bytes that codes and codebooks may take"),
+            "parts": Option(8, 1, 256, "most codes per id, lowered to a divisor of the width"),
+            "codes": Option(256, 2, 256, "most entries of each part's codebook"),
         },
     ),
     "mgqe": MethodSpec(
-        "parts",
+        "share",
         options={
-            "parts": Option(4, 1, 256, "codes per id, lowered to a divisor of the width"),
-            "codes": Option(256, 2, 256, "entries of each part's codebook for frequent ids"),
-            "tail_codes": Option(64, 1, 256, "entries that rare ids may use"),
+            "share": _share(0.5, "share of full rows' bytes that codes and codebooks may take"),
+            "parts": Option(8, 1, 256, "most codes per id, lowered to a divisor of the width"),
+            "codes": Option(256, 2, 256, "most entries of a codebook, for frequent ids"),
+            "tail_codes": Option(64, 1, 256, "most entries that rare ids use, half at the most"),
             "frequent": _share(0.1, "share of the ids that count as frequent"),
         },
     ),

@@ -184,10 +184,10 @@ CASES = {
         Case("memcom", rows=24, moved_by_others=DEALT),
         Case("adapt", rows=24, moved_by_others=DEALT),
         Case("dedup", options={"kept": 0.5, "block": 4, "distance": 0.05}),
-        Case("dpq", options={"parts": 2, "codes": 4}, no_gradient=STRAIGHT, fills=0.5),
+        Case("dpq", no_gradient=STRAIGHT, fills=0.5),
         Case(
             "mgqe",
-            options={"parts": 2, "codes": 8, "tail_codes": 4, "frequent": 0.2},
+            options={"frequent": 0.2},
             no_gradient=STRAIGHT,
             fills=0.5,
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -138,11 +140,37 @@ def test_parts_are_lowered_to_a_divisor_of_the_width(planted) -> None:
     assert Dpq().plan_of(given.declared(), given.features[0]).parts == 4
 
 
+@pytest.mark.parametrize("size", [30, 240, 100_000])
+@pytest.mark.parametrize("share", [0.9, 0.25, 0.1, 0.05])
+def test_sizes_fit_the_share_and_tell_the_most_vectors_apart(planted, size, share) -> None:
+    given = planted("dpq", {"share": share}, None, (size,))
+    plan = Dpq().plan_of(given.declared(), given.features[0])
+    assert 8 % plan.parts == 0
+    allowed = share * size * 8 * 4
+
+    def taken(parts: int, codes: int) -> int:
+        return size * parts + 4 * 8 * codes
+
+    fitting = [
+        (parts * math.log2(codes), parts, codes)
+        for parts in (1, 2, 4, 8)
+        for codes in range(2, 257)
+        if taken(parts, codes) <= allowed
+    ]
+    assert (plan.parts, plan.codes) == (max(fitting)[1:] if fitting else (1, 2))
+
+
+def test_rare_ids_never_use_more_than_half_of_the_entries(planted) -> None:
+    for codes, tail in ((256, 64), (32, 16), (3, 1)):
+        given = planted("mgqe", {"codes": codes}, None, (5000,))
+        assert Mgqe().plan_of(given.declared(), given.features[0]).tail_codes == tail
+
+
 def test_the_shape_before_training_is_the_served_one(planted, train_planted) -> None:
     for method, options in ((Dpq(), DPQ), (Mgqe(), MGQE)):
         name = type(method).__name__.lower()
         run = train_planted(planted(name, options, None, (240, 9)), epochs=2, steps=1)
         shape = method.served_shape(run.planted.declared(stage=1))
         assert shape.tables == run.frozen.lowered[0].tables
-        # Nine ids take less than sixteen centroids.
+        # Nine ids are too few for a codebook.
         assert [table.name for table in shape.tables] == ["t.f0.codebook", "t.f1"]

@@ -7,6 +7,7 @@ and part and the codebooks; the rows are gone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -34,6 +35,11 @@ from muxrec.tables.methods.quantiser import CodebookPlan, Quantiser, ReviveHook,
 
 QUANTISE = 1
 """Number of the stage that trains codebooks."""
+BYTES_PER_NUMBER = 4
+FEWEST = 2
+"""Entries of the smallest codebook."""
+SMALL = 32
+"""Readers with fewer ids keep full rows: a codebook would save little and cost much."""
 
 
 class CodebookMethod(Method):
@@ -42,8 +48,10 @@ class CodebookMethod(Method):
     stages = (Stage("warm-up", 0.3), Stage("quantise", 0.7))
 
     def plan_of(self, declared: Declared, reader: FeatureSpec) -> CodebookPlan:
-        """Sizes of the reader's codebooks."""
-        raise NotImplementedError
+        """Sizes of the reader's codebooks, all of whose entries every id may use."""
+        ids, width = declared.known(reader).size, declared.table.width
+        parts, codes = largest_codes(declared, ids)
+        return CodebookPlan(ids, width, parts, codes, tail_codes=codes, frequent=ids)
 
     def lower(self, declared: Declared) -> Lowered:
         """Full tables, and then quantisers behind those whose codes are smaller."""
@@ -59,7 +67,7 @@ class CodebookMethod(Method):
 
     def _quantised(self, declared: Declared, reader: FeatureSpec) -> Lowered | None:
         plan = self.plan_of(declared, reader)
-        if not shrinks(declared, reader, plan.served_numbers):
+        if not is_quantised(declared, reader, plan):
             return None
         table = full_table(declared, reader)
         return Lowered(
@@ -86,7 +94,7 @@ class CodebookMethod(Method):
                 plan, rows[declared.name_of(reader)], generator_of(declared, reader)
             )
             for reader, plan in plans.items()
-            if shrinks(declared, reader, plan.served_numbers)
+            if is_quantised(declared, reader, plan)
         }
         return Advanced(carried, rows)
 
@@ -105,10 +113,31 @@ class CodebookMethod(Method):
 
     def _shape(self, declared: Declared, reader: FeatureSpec) -> Lowered | None:
         plan = self.plan_of(declared, reader)
-        if not shrinks(declared, reader, plan.served_numbers):
+        if not is_quantised(declared, reader, plan):
             return None
         codes = torch.zeros(plan.ids, plan.parts, dtype=torch.uint8)
         return lower_codes(declared, reader, plan, codes)
+
+
+def is_quantised(declared: Declared, reader: FeatureSpec, plan: CodebookPlan) -> bool:
+    """Whether codes and codebooks are worth their bytes."""
+    return plan.ids >= SMALL and shrinks(declared, reader, plan.served_numbers)
+
+
+def largest_codes(declared: Declared, ids: int) -> tuple[int, int]:
+    """Parts and entries per part that tell the most vectors apart within the declared share.
+
+    Entries cost memory once and parts cost it per id, so what is lowered first depends on the ids.
+    Where nothing fits it is the smallest there is.
+    """
+    width, found = declared.table.width, {}
+    allowed = declared.option("share") * BYTES_PER_NUMBER * ids * width
+    for parts in range(1, min(width, declared.whole("parts")) + 1):
+        left = int(allowed - ids * parts) // (BYTES_PER_NUMBER * width)
+        if width % parts == 0 and left >= FEWEST:
+            codes = min(declared.whole("codes"), left)
+            found[parts * math.log2(codes)] = parts, codes
+    return found[max(found)] if found else (1, FEWEST)
 
 
 def _frozen(
