@@ -23,6 +23,11 @@ BENCHES = {
         "Quality against bytes of the table methods.",
         "train,cpu",
     ),
+    "memory": LazyCommand(
+        "muxrec.bench.memory:memory_bench",
+        "Peak memory of training, export and serving with large tables.",
+        "train,jobs,serving,cpu",
+    ),
     "pairs": LazyCommand("muxrec_jobs.bench:pairs_bench", "Pair mining: Spark and DuckDB.", "jobs"),
     "serve": LazyCommand(
         "muxrec_serving.bench:serve_bench", "Server CPU per request.", "serving,cpu"
