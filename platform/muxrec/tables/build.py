@@ -61,6 +61,10 @@ class Tables(Protocol):
         """A copy of the rows held here, with their optimiser state."""
         ...
 
+    def view_state(self) -> TableState:
+        """The same as views, which the next update changes."""
+        ...
+
     def load_table_state(self, state: TableState) -> None:
         """Take over rows and optimiser state."""
         ...

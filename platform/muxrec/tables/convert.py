@@ -24,6 +24,7 @@ from torch import Tensor
 from muxrec.errors import TrainingError
 from muxrec.tables.lowering import Place
 from muxrec.tables.state import TableRows, TableState
+from muxrec.tables.tensor_file import write_tensors
 
 INDEX = "tables.json"
 PLACES, CARRIED = "stages.json", "carried.safetensors"
@@ -36,18 +37,18 @@ def write_state(state: TableState, folder: Path, *, rank: int = 0) -> None:
     """Write this rank's share of a state into ``folder``, which exists and holds no other state.
 
     Args:
-        state: Output of ``export_state``.
+        state: Output of ``export_state`` or ``view_state``.
         folder: The same folder on every rank.
         rank: This process's number; rank 0 writes the index too.
     """
     for name, rows in state.tables.items():
         if rows.stop > rows.start and (rank == 0 or not rows.is_replicated):
-            tensors = {"weight": rows.weight.contiguous(), "momentum": rows.momentum.contiguous()}
+            tensors = {"weight": rows.weight, "momentum": rows.momentum}
             if rows.scale is not None:
-                tensors["scale"] = rows.scale.contiguous()
+                tensors["scale"] = rows.scale
             if rows.updates is not None:
                 tensors["updates"] = rows.updates
-            save_file(tensors, folder / f"{_stem(name)}.{_span(rows)}.safetensors")
+            write_tensors(tensors, folder / f"{_stem(name)}.{_span(rows)}.safetensors")
     if rank == 0:
         index = {
             "hash_version": state.hash_version,

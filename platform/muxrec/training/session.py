@@ -101,7 +101,7 @@ class Session:
     def _save_share(self, temporary: Path) -> None:
         folder = temporary / TABLES_FOLDER
         folder.mkdir(exist_ok=True)
-        write_state(self.tables.export_state(), folder, rank=self.ranks.rank)
+        write_state(self.tables.view_state(), folder, rank=self.ranks.rank)
         self.ranks.barrier()
 
     def restore(self, checkpoint: Checkpoint) -> Progress:
