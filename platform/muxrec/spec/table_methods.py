@@ -111,7 +111,7 @@ METHOD_SPECS: dict[str, MethodSpec] = {
         "kept",
         options={
             "kept": _share(0.5, "largest share of the blocks that is kept", low=0.001),
-            "block": Option(8, 1, 2**20, "rows of a block"),
+            "block": Option(2, 1, 2**20, "rows of a block"),
             "distance": _share(0.01, "numbers this close count as equal", high=100.0),
         },
     ),
