@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from muxrec.data.batch import ItemBatch
-from muxrec.errors import RecipeError
+from muxrec.errors import MuxrecError, RecipeError
 from muxrec.recipe.model import Recipe
 from muxrec.spec.features import TableSpec
 from muxrec.tables.build import Tables, has_torchrec
@@ -112,3 +112,15 @@ def test_too_few_epochs_for_the_stages_are_refused(
     recipe = with_method(recipe_of(epochs=1), "pep")
     with pytest.raises(RecipeError, match=r"tables\.items is pep and trains in 2 stages"):
         fit(job_of(recipe))
+
+
+def test_a_budget_that_training_does_not_reach_is_refused(
+    recipe_of: Callable[..., Recipe], job_of: Callable[..., Job]
+) -> None:
+    recipe = with_method(recipe_of(epochs=2), "autodim")
+    tables = tuple(replace(t, budget="1%") if t.name == "items" else t for t in recipe.tables)
+    job = job_of(replace(recipe, tables=tables))
+    trained = fit(job)
+    checkpoint = open_checkpoint(checkpoint_folder(job.folder, trained.checkpoint))
+    with pytest.raises(MuxrecError, match=r"tables\.items\.budget 1%.*autodim takes"):
+        served_form(checkpoint, job.recipe, job.prepared)

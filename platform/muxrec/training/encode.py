@@ -17,6 +17,7 @@ from muxrec.log import event
 from muxrec.losses.objective import ContrastiveObjective
 from muxrec.model import ItemModel
 from muxrec.recipe.model import Recipe
+from muxrec.tables.budget import check_frozen
 from muxrec.tables.build import Tables, tables_of
 from muxrec.tables.convert import read_places
 from muxrec.tables.staging import freeze, freezes, whole_rows
@@ -90,6 +91,7 @@ def served_form(checkpoint: Checkpoint, recipe: Recipe, prepared: PreparedItems)
 
     Raises:
         TrainingError: The checkpoint belongs to another recipe.
+        MuxrecError: A table whose size was found in training is above its budget.
     """
     places = read_places(checkpoint.folder)
     model = build_model(recipe, prepared, engine="reference", places=places)
@@ -98,5 +100,6 @@ def served_form(checkpoint: Checkpoint, recipe: Recipe, prepared: PreparedItems)
     tables = cast(Tables, model.tables)
     if freezes(tables.lowering):
         frozen = freeze(tables, whole_rows(tables))
+        check_frozen(frozen, recipe.tables)
         return ItemModel(tables_of(frozen, engine="reference"), model.tower).eval()
     return model.eval()
