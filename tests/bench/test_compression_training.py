@@ -12,9 +12,10 @@ import torch
 from muxrec.bench.compression.batches import ClickBatches
 from muxrec.bench.compression.click_task import ClickTask, salted
 from muxrec.bench.compression.clicks import ClickData
+from muxrec.bench.compression.contestants import contestant
 from muxrec.bench.compression.making import Making
 from muxrec.bench.compression.model import HEADS, Head
-from muxrec.bench.compression.plans import contestant, plan
+from muxrec.bench.compression.plans import plan
 from muxrec.bench.compression.rates import Rate, parse_rates
 from muxrec.bench.compression.schedule import Schedule
 from muxrec.bench.compression.settings import CLICK_SETTINGS, ClickSettings

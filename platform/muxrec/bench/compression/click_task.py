@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 
 from muxrec import __version__
 from muxrec.bench.compression.clicks import ClickData
+from muxrec.bench.compression.contestants import Contestant, contestant
 from muxrec.bench.compression.making import Making
-from muxrec.bench.compression.plans import contestant, plan
+from muxrec.bench.compression.plans import plan
 from muxrec.bench.compression.record import Result
 from muxrec.bench.compression.schedule import OnEpoch
+from muxrec.bench.compression.serving import check_format
 from muxrec.bench.compression.settings import ClickSettings
+from muxrec.bench.compression.shared import SharedTrainings
 from muxrec.bench.compression.sweep import Cell
 from muxrec.bench.compression.train import ClickTraining
 from muxrec.spec.hashing import HASH_VERSION
@@ -34,6 +37,9 @@ class ClickTask:
     data: ClickData
     settings: ClickSettings
     engine: Engine = "auto"
+    _trainings: SharedTrainings[ClickTraining] = field(
+        default_factory=SharedTrainings, init=False, repr=False, compare=False
+    )
 
     @property
     def name(self) -> str:
@@ -57,6 +63,22 @@ class ClickTask:
             **asdict(self.settings),
         }
 
+    def facts(self) -> dict[str, str]:
+        """What the results rest on."""
+        given, schedule = self.settings, self.settings.schedule
+        return {
+            "width": f"{given.width} numbers per feature",
+            "model": f"{given.head} over the concatenated vectors, so every feature has "
+            "first-layer weights of its own; rows start uniform in "
+            f"[-{given.init:g}, {given.init:g}]",
+            "training": f"batch {schedule.batch_size:,}, at most {schedule.epochs} epochs, which a "
+            f"method's stages share, stop after {schedule.patience} without a better validation "
+            f"AUC, best epoch kept; AdamW {schedule.dense_lr:g} on the dense part, decay "
+            f"{schedule.weight_decay:g}; row-wise adagrad or rmsprop on the rows",
+            "time per step": "process CPU time of forward, backward and update on one thread, "
+            "median",
+        }
+
     def run(self, cell: Cell, settings: Mapping[str, Any], on_epoch: OnEpoch) -> Result:
         """Train and measure one cell, on one thread.
 
@@ -72,13 +94,11 @@ class ClickTask:
             torch.set_num_threads(threads)
 
     def _run(self, cell: Cell, settings: Mapping[str, Any], on_epoch: OnEpoch) -> Result:
-        data = salted(self.data, cell.seed)
+        entrant, data = contestant(cell.method), salted(self.data, cell.seed)
+        self._check(entrant, data, cell.budget)
+        training = self._trainings(cell, lambda: self._train(data, cell, on_epoch))
+        trained = training.measured(None if entrant == entrant.trained else entrant.serve)
         given = self.settings
-        made = plan(
-            contestant(cell.method), data, budget=cell.budget, width=given.width, init=given.init
-        ).under(cell.rate.optimizer)
-        making = Making(made, given.head, self.engine, cell.seed, cell.rate.lr)
-        trained = ClickTraining(making, data, given.schedule).run(on_epoch)
         return Result(
             task=self.name,
             data=self.dataset,
@@ -103,6 +123,22 @@ class ClickTask:
             split_rule=data.split_rule,
             settings=settings,
         )
+
+    def _check(self, entrant: Contestant, data: ClickData, budget: float) -> None:
+        given = self.settings
+        made = plan(entrant, data, budget=budget, width=given.width, init=given.init)
+        if entrant.serve != "fp32":
+            check_format(made.features, made.table, made.vocabularies)
+
+    def _train(self, data: ClickData, cell: Cell, on_epoch: OnEpoch) -> ClickTraining:
+        given, entrant = self.settings, contestant(cell.method).trained
+        made = plan(entrant, data, budget=cell.budget, width=given.width, init=given.init)
+        making = Making(
+            made.under(cell.rate.optimizer), given.head, self.engine, cell.seed, cell.rate.lr
+        )
+        training = ClickTraining(making, data, given.schedule)
+        training.run(on_epoch)
+        return training
 
 
 def salted(data: ClickData, seed: int) -> ClickData:

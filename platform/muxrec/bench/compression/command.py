@@ -5,24 +5,29 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from muxrec.bench.compression.click_task import ClickTask
+from muxrec.bench.compression.contestants import contestant
 from muxrec.bench.compression.datasets import CLICK_DATA
 from muxrec.bench.compression.facts import facts
+from muxrec.bench.compression.i2i_data import load_item_data
+from muxrec.bench.compression.i2i_task import ItemTask
 from muxrec.bench.compression.markdown import markdown_report
 from muxrec.bench.compression.page import html_report
-from muxrec.bench.compression.plans import contestant
 from muxrec.bench.compression.rates import RATES, parse_rates
 from muxrec.bench.compression.settings import CLICK_SETTINGS
 from muxrec.bench.compression.summary import summarise
-from muxrec.bench.compression.sweep import Outcome, Sweep, run_sweep
+from muxrec.bench.compression.sweep import Outcome, Sweep, Task, run_sweep
+from muxrec.bench.compression.verdict import verdicts
 from muxrec.manifest import write_text_atomically
+from muxrec.recipe.load import load_recipe
 
-METHODS = "full,unified-4,unified-2,unified,hashed"
+METHODS = "full,full:int8,full:int4,full:int2,narrow,unified-4,unified-2,unified,hashed"
 BUDGETS = "0.5,0.2,0.1,0.05,0.02"
 
 
@@ -45,19 +50,44 @@ class Numbers(click.ParamType):
 
 
 @click.command()
-@click.option("--task", type=click.Choice(["click"]), default="click", show_default=True)
-@click.option("--data", type=click.Choice(list(CLICK_DATA)), required=True, help="Data set.")
+@click.option(
+    "--task",
+    type=click.Choice(["click", "i2i"]),
+    default="click",
+    show_default=True,
+    help="Click prediction on --data, or item-to-item retrieval on the dataset of --recipe.",
+)
+@click.option("--data", type=click.Choice(list(CLICK_DATA)), help="Data set of the click task.")
 @click.option(
     "--folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
     help="Folder of the data set's files.",
+)
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    help="Recipe of the i2i task; `muxrec data build RECIPE` makes its dataset.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the recipe, e.g. train.epochs=3; repeatable.",
+)
+@click.option(
+    "--modalities",
+    type=click.Choice(["id", "all"]),
+    default="id",
+    show_default=True,
+    help="Modalities of the i2i tower: ids alone, so that their table decides, or the recipe's.",
 )
 @click.option(
     "--methods",
     default=METHODS,
     show_default=True,
-    help="Table methods separated by commas; unified-4 makes four probes.",
+    help="Table methods separated by commas; unified-4 makes four probes, full:int8 is served as "
+    "int8.",
 )
 @click.option(
     "--budgets",
@@ -81,8 +111,11 @@ class Numbers(click.ParamType):
 )
 def compression_bench(
     task: str,
-    data: str,
-    folder: Path,
+    data: str | None,
+    folder: Path | None,
+    recipe: Path | None,
+    overrides: tuple[str, ...],
+    modalities: str,
     methods: str,
     budgets: tuple[float, ...],
     seeds: int,
@@ -92,20 +125,48 @@ def compression_bench(
     """Train every method at every budget and write the frontier as Markdown, JSON and a page."""
     names = tuple(dict.fromkeys(contestant(name.strip()).name for name in methods.split(",")))
     sweep = Sweep(names, budgets, seeds, parse_rates(tune))
-    loaded = CLICK_DATA[data](folder)
-    outcome = run_sweep(sweep, ClickTask(loaded, CLICK_SETTINGS[data]), out)
+    if task == "click":
+        measured = _click_task(data, folder)
+    else:
+        measured = _item_task(recipe, overrides, is_ids_only=modalities == "id")
+    outcome = run_sweep(sweep, measured, out)
     command = shlex.join(["muxrec", *sys.argv[1:]])
-    for path in write_reports(outcome, sweep, out, name=f"{task}-{data}", command=command):
+    name = f"{measured.name}-{measured.dataset}"
+    for path in write_reports(
+        outcome, sweep, out, name=name, command=command, task=measured.facts()
+    ):
         click.echo(f"written: {path}")
 
 
+def _click_task(data: str | None, folder: Path | None) -> Task:
+    if data is None or folder is None:
+        raise click.UsageError("--task click needs --data and --folder")
+    return ClickTask(CLICK_DATA[data](folder), CLICK_SETTINGS[data])
+
+
+def _item_task(recipe: Path | None, overrides: tuple[str, ...], *, is_ids_only: bool) -> Task:
+    if recipe is None:
+        raise click.UsageError("--task i2i needs --recipe")
+    return ItemTask(load_item_data(load_recipe(recipe, overrides), is_ids_only=is_ids_only))
+
+
 def write_reports(
-    outcome: Outcome, sweep: Sweep, out: Path, *, name: str, command: str
+    outcome: Outcome,
+    sweep: Sweep,
+    out: Path,
+    *,
+    name: str,
+    command: str,
+    task: Mapping[str, str],
 ) -> list[Path]:
     """Write ``<name>.md``, ``.html`` and ``.json`` into ``out``; returns the paths."""
     frontier = summarise(outcome.results, outcome.refused)
-    said = facts(frontier, sweep, command)
-    machine = {"facts": said, "results": [asdict(result) for result in outcome.results]}
+    said = facts(frontier, sweep, command, task=task)
+    machine = {
+        "facts": said,
+        "verdicts": verdicts(frontier),
+        "results": [asdict(result) for result in outcome.results],
+    }
     texts = {
         "md": markdown_report(frontier, said),
         "html": html_report(frontier, said),

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from muxrec.bench.compression.rates import joined
 from muxrec.bench.compression.summary import Frontier
 from muxrec.bench.compression.sweep import Sweep
 
 
-def facts(frontier: Frontier, sweep: Sweep, command: str) -> dict[str, str]:
-    """Rules, sizes and settings of a sweep, in the order in which they are shown."""
+def facts(
+    frontier: Frontier, sweep: Sweep, command: str, *, task: Mapping[str, str]
+) -> dict[str, str]:
+    """Rules, sizes and settings of a sweep, in the order in which they are shown.
+
+    Args:
+        frontier: What was measured.
+        sweep: How.
+        command: The command line.
+        task: The task's own facts.
+    """
     first = frontier.first
     settings = first.settings
-    schedule = settings["schedule"]
     tuning = f"one rate of the rows for all: {joined(sweep.rates)}"
     if len(sweep.rates) > 1:
         tuning = (
@@ -23,22 +33,16 @@ def facts(frontier: Frontier, sweep: Sweep, command: str) -> dict[str, str]:
         "split rule": first.split_rule,
         "seeds": f"{sweep.seeds}; a seed changes initial rows, data order and hash (feature names "
         "get a suffix), so intervals hold the luck of collisions",
-        "width": f"{first.width} numbers per feature",
-        "model": f"{settings['head']} over the concatenated vectors, so every feature has "
-        "first-layer weights of its own; rows start uniform in "
-        f"[-{settings['init']:g}, {settings['init']:g}]",
-        "training": f"batch {schedule['batch_size']:,}, at most {schedule['epochs']} epochs, which "
-        f"a method's stages share, stop after {schedule['patience']} without a better validation "
-        f"{first.metric}, best epoch kept; AdamW {schedule['dense_lr']:g} on the dense part, decay "
-        f"{schedule['weight_decay']:g}; row-wise adagrad or rmsprop on the rows",
+        **task,
         "tuning": tuning,
         "budget": "share of the bytes of full float32 tables over the ids of the training part; it "
         "limits the served form without the dictionary of known ids",
-        "training bytes": "numbers, optimiser state, maps and dictionary of the largest stage, "
-        "of real tensors",
+        "formats": "a name like full:int8 is served in that format: its bytes are of codes and "
+        "scales, its quality of the numbers that they stand for; tables without a size to set are "
+        "trained once for all formats",
+        "training bytes": "numbers, optimiser state, maps and dictionary of the largest stage",
         "serving bytes": "numbers, maps and dictionary of the served form, of real tensors; the "
-        f"head is left out. {first.metric} is measured on the served form",
-        "time per step": "process CPU time of forward, backward and update on one thread, median",
+        f"rest of the model is left out. {first.metric} is measured on the served form",
         "intervals": "95 %, Student's t over seeds; differences are paired by seed. Seeds share "
         "one split, so the luck of the test part's sample is not in them",
         "engine": f"{settings['engine']}, muxrec {settings['muxrec']}, hash {settings['hash']}",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from muxrec.bench.compression.summary import Entry, Estimate, Frontier, against
+from muxrec.bench.compression.summary import Entry, Frontier
+from muxrec.bench.compression.verdict import label, level_with, percent, span, verdicts
 from muxrec.bench.report import Table
 
 HEADS = (
@@ -40,22 +41,38 @@ def markdown_report(frontier: Frontier, facts: Mapping[str, str]) -> str:
     ]
     tables = [best_table(frontier), entry_table(frontier)]
     tables += [refused_table(frontier)] if frontier.refused else []
-    return "\n".join([*lines, "", *(table.markdown() for table in tables)])
+    said = ["## What to take", "", *(f"- {line}" for line in verdicts(frontier)), ""]
+    return "\n".join([*lines, "", *said, *(table.markdown() for table in tables)])
 
 
 def best_table(frontier: Frontier) -> Table:
-    """The best method at every budget, and who cannot be told from it."""
+    """The best of all that are within every budget, and who cannot be told from it."""
+    whole = frontier.whole_bytes
     rows = []
     for budget in frontier.budgets:
-        best, *others = frontier.at(budget)
-        level = [entry.method for entry in others if is_level(entry, best)]
-        rows.append((_share(budget), best.method, span(best.quality), ", ".join(level) or "none"))
+        if not (found := frontier.within(budget)):
+            continue
+        best = found[0]
+        level = [label(entry, budget) for entry in level_with(frontier, budget)]
+        rows.append(
+            (
+                percent(budget),
+                "" if whole is None else f"{budget * whole:,.0f}",
+                label(best, budget),
+                span(best.quality),
+                f"{best.limited_bytes:,.0f}",
+                f"{best.serving_bytes:,.0f}",
+                ", ".join(level) or "none",
+            )
+        )
     metric = frontier.first.metric
     return Table(
         "Best per budget",
-        f"Best mean {metric} on the test part. Level: the interval of the paired difference to the "
-        "best includes zero, or there is one seed only.",
-        ("budget", "best", metric, "level with it"),
+        f"Best mean {metric} on the test part among all whose real bytes, without the dictionary "
+        "of ids, are within the budget (1 % more is tolerated), whatever they were asked for. "
+        "Level: the interval of the paired difference to the best includes zero, or there is one "
+        "seed only.",
+        ("budget", "bytes", "best", metric, "its bytes", "with dictionary", "level with it"),
         tuple(rows),
     )
 
@@ -74,7 +91,7 @@ def entry_table(frontier: Frontier) -> Table:
 
 def refused_table(frontier: Frontier) -> Table:
     """Methods that cannot have a budget, and why."""
-    rows = [(name, _share(budget), why) for (name, budget), why in frontier.refused.items()]
+    rows = [(name, percent(budget), why) for (name, budget), why in frontier.refused.items()]
     note = "Nothing was trained for these."
     return Table("Not possible", note, ("method", "budget", "reason"), tuple(rows))
 
@@ -83,8 +100,8 @@ def entry_cells(entry: Entry) -> tuple[str, ...]:
     """An entry's values as text, in the order of ``HEADS``."""
     return (
         entry.method,
-        _share(entry.budget),
-        "" if entry.share is None else _share(entry.share),
+        percent(entry.budget),
+        "" if entry.share is None else percent(entry.share),
         span(entry.quality),
         "" if entry.against_full is None else span(entry.against_full, sign=True),
         f"{entry.training_bytes:,.0f}",
@@ -95,22 +112,6 @@ def entry_cells(entry: Entry) -> tuple[str, ...]:
         entry.epochs,
         str(entry.quality.seeds),
     )
-
-
-def is_level(entry: Entry, best: Entry) -> bool:
-    """Whether the seeds do not show that ``entry`` is behind ``best``."""
-    gap = against(entry, best)
-    return gap is None or not gap.is_clear
-
-
-def span(value: Estimate, *, sign: bool = False) -> str:
-    """``0.7894 ± 0.0012``; no spread for one seed."""
-    text = f"{value.mean:+.4f}" if sign else f"{value.mean:.4f}"
-    return text if value.half_width is None else f"{text} ± {value.half_width:.4f}"
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.3g} %"
 
 
 def _mean(entry: Entry, name: str) -> float:

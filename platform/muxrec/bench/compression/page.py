@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from muxrec.bench.compression.markdown import HEADS, best_table, entry_cells, refused_table
 from muxrec.bench.compression.summary import FULL, Entry, Frontier
+from muxrec.bench.compression.verdict import verdicts
 from muxrec.bench.report import Table
 from muxrec.evaluation.report.charts import Series, interval_track, line_chart
 from muxrec.evaluation.report.document import html_document, scroll_table
@@ -97,7 +98,8 @@ def _shown(frontier: Frontier) -> list[str]:
 
 
 def _best(frontier: Frontier) -> Markup:
-    return _plain(best_table(frontier))
+    said = tag("ul", *(tag("li", line) for line in verdicts(frontier)), class_="notes")
+    return join(_plain(best_table(frontier)), said)
 
 
 def _plain(table: Table) -> Markup:
@@ -111,7 +113,7 @@ def _plain(table: Table) -> Markup:
 
 def _methods(frontier: Frontier) -> Markup:
     """Every method beside the best of all methods at each budget."""
-    bests = [frontier.at(budget)[0] for budget in frontier.budgets]
+    bests = _bests(frontier)
     charts = []
     for method in frontier.methods:
         entries = frontier.of(method)
@@ -131,14 +133,20 @@ def _methods(frontier: Frontier) -> Markup:
     return join(tag("h2", "Method by method"), tag("div", *charts, class_="two"))
 
 
+def _bests(frontier: Frontier) -> list[Entry]:
+    """The best within every budget, each once."""
+    found = [entries[0] for budget in frontier.budgets if (entries := frontier.within(budget))]
+    return [entry for at, entry in enumerate(found) if entry not in found[:at]]
+
+
 def _results(frontier: Frontier) -> Markup:
     gaps = [entry.against_full for entry in frontier.entries if entry.against_full]
     reach = max((abs(end) for gap in gaps for end in (gap.low, gap.high)), default=0) or 1
-    best = [frontier.at(budget)[0] for budget in frontier.budgets]
+    best = _bests(frontier)
     body = [_row(entry, reach, is_best=entry in best) for entry in frontier.entries]
     heads = ["method", "minus full, with interval", *HEADS[1:]]
     heads = [frontier.first.metric if head == "quality" else head for head in heads]
-    hint = "Marked: the best at its budget. Red: behind full tables, its interval below zero."
+    hint = "Marked: the best within a budget. Red: behind full tables, its interval below zero."
     table = scroll_table(heads, body, caption=f"{frontier.first.metric}, mean over seeds")
     return join(tag("h2", "All results"), tag("p", hint, class_="hint"), table)
 

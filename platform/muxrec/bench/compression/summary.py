@@ -11,6 +11,7 @@ from scipy import stats
 from muxrec.bench.compression.record import Result
 from muxrec.bench.compression.sweep import entries_of
 from muxrec.errors import DataError
+from muxrec.tables.budget import TOLERANCE
 
 FULL = "full"
 """The method that all others are compared with."""
@@ -141,19 +142,38 @@ class Frontier:
         found = [entry for entry in self.entries if entry.budget == budget]
         return sorted(found, key=lambda entry: -entry.quality.mean)
 
+    def within(self, budget: float) -> list[Entry]:
+        """The best entry of every method that really is within ``budget``, best first.
+
+        A method that was asked for less, or that has no size to set, takes part wherever its served
+        bytes without the dictionary fit, with the tolerance that budgets have. Where full tables
+        were not measured, the budget that was asked for counts.
+        """
+        fits = [e for e in self.entries if _share_of(e) <= budget * (1 + TOLERANCE)]
+        best: dict[str, Entry] = {}
+        for entry in sorted(fits, key=lambda entry: -entry.quality.mean):
+            best.setdefault(entry.method, entry)
+        return list(best.values())
+
     @property
     def budgets(self) -> list[float]:
         """Budgets, largest first."""
         return sorted({entry.budget for entry in self.entries}, reverse=True)
 
+    @property
+    def whole_bytes(self) -> float | None:
+        """Bytes of full tables without the dictionary; None where they were not measured."""
+        found = [entry.limited_bytes for entry in self.entries if entry.method == FULL]
+        return found[0] if found else None
+
     def ranked(self) -> list[str]:
-        """Methods by their mean place over the budgets at which they stand, best first."""
-        places: dict[str, list[float]] = {}
+        """Methods by their mean place over the budgets that they are within, best first."""
+        places: dict[str, list[float]] = {entry.method: [] for entry in self.entries}
         for budget in self.budgets:
-            entries = self.at(budget)
+            entries = self.within(budget)
             for place, entry in enumerate(entries):
-                places.setdefault(entry.method, []).append(place / len(entries))
-        return sorted(places, key=lambda method: mean(places[method]))
+                places[entry.method].append(place / len(entries))
+        return sorted(places, key=lambda method: mean(places[method] or [1.0]))
 
 
 def summarise(
@@ -191,6 +211,10 @@ def _entry(method: str, budget: float, found: list[Result], full: dict[int, Resu
         None if method == FULL else _difference(found, full),
         share,
     )
+
+
+def _share_of(entry: Entry) -> float:
+    return entry.budget if entry.share is None else entry.share
 
 
 def _limited(result: Result) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from muxrec.bench.compression.plans import contestant
+from muxrec.bench.compression.contestants import contestant
 from muxrec.bench.compression.rates import Rate
 from muxrec.bench.compression.record import Result, read_result, write_result
 from muxrec.bench.compression.schedule import OnEpoch
@@ -53,6 +53,10 @@ class Task(Protocol):
 
     def identity(self) -> Mapping[str, Any]:
         """All that decides a result besides the cell, as JSON values."""
+        ...
+
+    def facts(self) -> Mapping[str, str]:
+        """What the results rest on besides the sweep itself, as pairs of a name and a sentence."""
         ...
 
     def run(self, cell: Cell, settings: Mapping[str, Any], on_epoch: OnEpoch) -> Result:
@@ -152,7 +156,8 @@ def _measured(
     cell: Cell, task: Task, identity: Mapping[str, Any], folder: Path, bar: tqdm[Any]
 ) -> Result:
     settings = {**identity, **asdict(cell)}
-    name = f"{cell.method}@{cell.budget:g}-seed{cell.seed}-{cell.rate.optimizer}-{cell.rate.lr:g}"
+    method = cell.method.replace(":", ".")
+    name = f"{method}@{cell.budget:g}-seed{cell.seed}-{cell.rate.optimizer}-{cell.rate.lr:g}"
     path = folder / task.name / task.dataset / f"{name}-{digest_of(settings)[:12]}.json"
     if path.is_file():
         return read_result(path)

@@ -17,15 +17,16 @@ from muxrec.bench.compression.batches import ClickBatches
 from muxrec.bench.compression.clicks import ClickData, Part
 from muxrec.bench.compression.making import Making
 from muxrec.bench.compression.model import ClickModel
+from muxrec.bench.compression.plans import TABLE
 from muxrec.bench.compression.schedule import OnEpoch, Schedule, Trained
+from muxrec.bench.compression.serving import frozen_tables, served_tables
 from muxrec.bench.compression.step import Stepper
-from muxrec.tables.build import tables_of
+from muxrec.spec.features import ServeFormat
 from muxrec.tables.memory import measured_serving, measured_training
 from muxrec.tables.reference import ReferenceTables
 from muxrec.tables.staging import (
     advance,
     check_epochs,
-    freeze,
     keep_maps,
     restarts,
     stages_due,
@@ -65,7 +66,7 @@ class ClickTraining:
         self._making, self._data, self._batches = making, data, ClickBatches(data)
         self._order = torch.Generator().manual_seed(making.seed)
         self._stepper = Stepper(self.model, schedule)
-        self._best, self._number = _Best(), 0
+        self._best, self._number, self._epochs = _Best(), 0, 0
         self._training_bytes = measured_training(self.model.tables).total
 
     def run(self, on_epoch: OnEpoch | None = None) -> Trained:
@@ -86,12 +87,18 @@ class ClickTraining:
             if on_epoch:
                 on_epoch(done, reached)
         self._restore()
-        return self._measured(done)
+        self._epochs = done
+        return self.measured()
 
-    def served(self) -> ClickModel:
-        """The model with its tables in the form that is served."""
-        frozen = freeze(self.model.tables, whole_rows(self.model.tables))
-        return ClickModel(tables_of(frozen, engine="reference"), self.model.head)
+    def served(self, serve: ServeFormat | None = None) -> ClickModel:
+        """The model with its tables in the form that is served.
+
+        Args:
+            serve: Format of the rows; None for the one that the plan declares.
+        """
+        table = None if serve is None else TABLE
+        frozen = frozen_tables(self.model.tables, table=table, serve=serve or "fp32")
+        return ClickModel(served_tables(frozen), self.model.head)
 
     def evaluate(self, model: ClickModel, part: Part) -> tuple[float, float]:
         """AUC and log loss of a model on one part."""
@@ -152,8 +159,9 @@ class ClickTraining:
             self.model.dense().load_state_dict(self._best.dense)
             self.model.tables.load_table_state(self._best.tables)
 
-    def _measured(self, epochs: int) -> Trained:
-        served, tables = self.served(), self.model.tables
+    def measured(self, serve: ServeFormat | None = None) -> Trained:
+        """What the training came to, its rows served in ``serve``; see :meth:`served`."""
+        served, tables = self.served(serve), self.model.tables
         test_auc, test_log_loss = self.evaluate(served, "test")
         serving = measured_serving(cast(ReferenceTables, served.module))
         numbers = sum(rows.weight.numel() for rows in tables.local_tables().values())
@@ -162,7 +170,7 @@ class ClickTraining:
             test_log_loss,
             validation_auc=self.evaluate(served, "validation")[0],
             best_epoch=self._best.epoch,
-            epochs=epochs,
+            epochs=self._epochs,
             step_ms=1e3 * statistics.median(self._stepper.step_s),
             parameters=numbers + sum(p.numel() for p in tables.vectors.parameters()),
             training_bytes=self._training_bytes,
