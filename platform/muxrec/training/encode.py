@@ -100,6 +100,6 @@ def served_form(checkpoint: Checkpoint, recipe: Recipe, prepared: PreparedItems)
     tables = cast(Tables, model.tables)
     if freezes(tables.lowering):
         frozen = freeze(tables, whole_rows(tables))
-        check_frozen(frozen, recipe.tables)
-        return ItemModel(tables_of(frozen, engine="reference"), model.tower).eval()
+        model = ItemModel(tables_of(frozen, engine="reference"), model.tower)
+    check_frozen(cast(Tables, model.tables).lowering, recipe.tables)
     return model.eval()
