@@ -23,6 +23,7 @@ def test_rows_of_every_kind_come_back(
     given = {
         "codes": torch.arange(rows, dtype=torch.int8),
         "weight": wide[:, :5],
+        "narrow": wide[:, :1],
         "turned": wide.T,
         "count": torch.tensor([3]),
     }

@@ -60,4 +60,4 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         for _, tensor in ordered:
             for block in tensor.detach().split(BLOCK_ROWS):
                 # As bytes, since numpy has no bfloat16.
-                stream.write(block.cpu().flatten().view(torch.uint8).numpy().data)
+                stream.write(block.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
