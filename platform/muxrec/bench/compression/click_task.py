@@ -95,7 +95,7 @@ class ClickTask:
 
     def _run(self, cell: Cell, settings: Mapping[str, Any], on_epoch: OnEpoch) -> Result:
         entrant, data = contestant(cell.method), salted(self.data, cell.seed)
-        self._check(entrant, data, cell.budget)
+        self._check_format(entrant, data, cell.budget)
         training = self._trainings(cell, lambda: self._train(data, cell, on_epoch))
         trained = training.measured(None if entrant == entrant.trained else entrant.serve)
         given = self.settings
@@ -124,11 +124,12 @@ class ClickTask:
             settings=settings,
         )
 
-    def _check(self, entrant: Contestant, data: ClickData, budget: float) -> None:
+    def _check_format(self, entrant: Contestant, data: ClickData, budget: float) -> None:
+        if entrant.serve == "fp32":
+            return
         given = self.settings
         made = plan(entrant, data, budget=budget, width=given.width, init=given.init)
-        if entrant.serve != "fp32":
-            check_format(made.features, made.table, made.vocabularies)
+        check_format(made.features, made.table, made.vocabularies)
 
     def _train(self, data: ClickData, cell: Cell, on_epoch: OnEpoch) -> ClickTraining:
         given, entrant = self.settings, contestant(cell.method).trained
