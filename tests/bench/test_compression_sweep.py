@@ -60,7 +60,7 @@ class KnownTask:
             raise KeyboardInterrupt
         self.ran.append(cell)
         on_epoch(1, 0.5)
-        worse = {"full": 0.0, "unified-4": 0.01, "hashed": 0.1}[cell.method]
+        worse = {"full": 0.0, "full:int8": 0.001, "unified-4": 0.01, "hashed": 0.1}[cell.method]
         quality = 0.8 - worse * (1.1 - cell.budget) + 0.001 * cell.seed
         # The rate that is better in validation is worse on the test part: tuning must not look.
         quality -= 0.05 * (cell.rate.lr == 0.2)
@@ -93,12 +93,27 @@ class KnownTask:
 def test_every_entry_is_tuned_on_one_seed_by_validation_alone(tmp_path: Path) -> None:
     task = KnownTask()
     results = run_sweep(SWEEP, task, tmp_path).results
-    assert len(task.ran) == SWEEP.trainings == 5 * (2 + 2)
+    assert len(task.ran) == SWEEP.cells == 5 * (2 + 2)
     assert {(r.table_lr, r.validation) for r in results} == {(0.2, 0.7 + 0.2)}
     assert len(results) == 5 * 3
     order = [(0, "adagrad:0.1"), (0, "rmsprop:0.2"), (1, "rmsprop:0.2"), (2, "rmsprop:0.2")]
     assert [(cell.seed, str(cell.rate)) for cell in task.ran[:4]] == order
     assert {c.budget for c in task.ran if c.method == "full"} == {1.0}
+
+
+def test_a_format_is_served_from_the_training_that_float32_was_tuned_to(tmp_path: Path) -> None:
+    task = KnownTask()
+    alone = Sweep(("full:int8",), (0.5,), 3, SWEEP.rates)
+    results = run_sweep(alone, task, tmp_path).results
+    assert [(c.method, c.seed, c.rate.lr) for c in task.ran] == [
+        ("full", 0, 0.1),
+        ("full", 0, 0.2),
+        *(("full:int8", seed, 0.2) for seed in range(3)),
+    ]
+    assert [(r.method, r.seed, r.table_lr) for r in results] == [
+        ("full:int8", seed, 0.2) for seed in range(3)
+    ]
+    assert len(task.ran) == alone.cells
 
 
 @given(st.integers(0, 20))
@@ -107,14 +122,14 @@ def test_a_stopped_sweep_goes_on_where_it_stopped(
 ) -> None:
     folder = tmp_path_factory.mktemp("sweep")
     first, second, third = KnownTask(stop_after=done), KnownTask(), KnownTask()
-    if done < SWEEP.trainings:
+    if done < SWEEP.cells:
         with pytest.raises(KeyboardInterrupt):
             run_sweep(SWEEP, first, folder)
     else:
         run_sweep(SWEEP, first, folder)
     results = run_sweep(SWEEP, second, folder)
     assert len(first.ran) == done
-    assert len(first.ran) + len(second.ran) == SWEEP.trainings
+    assert len(first.ran) + len(second.ran) == SWEEP.cells
     assert run_sweep(SWEEP, third, folder) == results
     assert third.ran == []
 
@@ -136,7 +151,7 @@ def test_other_settings_measure_again(tmp_path: Path) -> None:
     run_sweep(SWEEP, KnownTask(), tmp_path)
     other = KnownTask(version=1)
     run_sweep(SWEEP, other, tmp_path)
-    assert len(other.ran) == SWEEP.trainings
+    assert len(other.ran) == SWEEP.cells
 
 
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:

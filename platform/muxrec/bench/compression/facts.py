@@ -39,7 +39,7 @@ def facts(
         "limits the served form without the dictionary of known ids",
         "formats": "a name like full:int8 is served in that format: its bytes are of codes and "
         "scales, its quality of the numbers that they stand for; tables without a size to set are "
-        "trained once for all formats",
+        "trained once for all formats, at the rate that is best for float32",
         "training bytes": "numbers, optimiser state, maps and dictionary of the largest stage",
         "serving bytes": "numbers, maps and dictionary of the served form, of real tensors; the "
         f"rest of the model is left out. {first.metric} is measured on the served form",

@@ -74,7 +74,8 @@ class Sweep:
             take part once, at 1.
         seeds: How many seeds, from 0.
         rates: Tried on seed 0 of every method and budget; the one with the best validation quality
-            is used for all seeds.
+            is used for all seeds. Formats that share a training share its rate too, so that they
+            differ by the format alone.
     """
 
     methods: tuple[str, ...]
@@ -90,10 +91,15 @@ class Sweep:
             for budget in (self.budgets if contestant(method).has_budget else (1.0,))
         ]
 
+    def cells_of(self, method: str) -> int:
+        """How many cells are measured for one entry of ``method``."""
+        is_shared = contestant(method).trained.name != method
+        return len(self.rates) + self.seeds - (0 if is_shared else 1)
+
     @property
-    def trainings(self) -> int:
-        """How many trainings the whole sweep is."""
-        return len(self.entries()) * (len(self.rates) + self.seeds - 1)
+    def cells(self) -> int:
+        """How many cells the whole sweep measures."""
+        return sum(self.cells_of(method) for method, _ in self.entries())
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ def run_sweep(sweep: Sweep, task: Task, folder: Path) -> Outcome:
     """
     identity, found = task.identity(), list[Result]()
     refused: dict[tuple[str, float], str] = {}
-    with tqdm(total=sweep.trainings, desc=f"{task.name} {task.dataset}", disable=None) as bar:
+    with tqdm(total=sweep.cells, desc=f"{task.name} {task.dataset}", disable=None) as bar:
 
         def measure(cell: Cell) -> Result:
             result = _measured(cell, task, identity, folder / "results", bar)
@@ -136,7 +142,7 @@ def run_sweep(sweep: Sweep, task: Task, folder: Path) -> Outcome:
                 found += _tuned(sweep, method, budget, measure)
             except RecipeError as error:
                 refused[method, budget] = str(error)
-                bar.update(sweep.trainings // len(sweep.entries()))
+                bar.update(sweep.cells_of(method))
     if not found:
         raise RecipeError(f"no entry is possible: {next(iter(refused.values()), 'none given')}")
     return Outcome(tuple(found), refused)
@@ -145,10 +151,12 @@ def run_sweep(sweep: Sweep, task: Task, folder: Path) -> Outcome:
 def _tuned(
     sweep: Sweep, method: str, budget: float, measure: Callable[[Cell], Result]
 ) -> Iterator[Result]:
-    tried = {rate: measure(Cell(method, budget, 0, rate)) for rate in sweep.rates}
+    trained = contestant(method).trained.name
+    tried = {rate: measure(Cell(trained, budget, 0, rate)) for rate in sweep.rates}
     rate = max(tried, key=lambda each: tried[each].validation)
-    yield tried[rate]
-    for seed in range(1, sweep.seeds):
+    if trained == method:
+        yield tried[rate]
+    for seed in range(1 if trained == method else 0, sweep.seeds):
         yield measure(Cell(method, budget, seed, rate))
 
 
