@@ -12,6 +12,7 @@ from muxrec.spec.features import FeatureSpec, TableSpec
 from muxrec.tables import build
 from muxrec.tables.bags import bags_from_lists
 from muxrec.tables.build import build_tables, has_torchrec, sharding_plan
+from muxrec.tables.convert import read_state, write_state
 from muxrec.tables.fused import FusedTables
 from muxrec.tables.lowering import lower
 from muxrec.tables.optimizer import row_steps
@@ -165,11 +166,37 @@ def test_a_table_under_rmsprop_is_held_in_plain_torch_beside_fused_ones(
         torch.testing.assert_close(rows.momentum, other[name].momentum, rtol=1e-5, atol=1e-9)
 
 
-def test_rmsprop_begins_with_the_first_gradient_and_forgets() -> None:
+def test_rmsprop_forgets_and_is_corrected_for_its_start_at_zero() -> None:
     momentum, rows = torch.zeros(2), torch.tensor([1])
-    step = row_steps(momentum, rows, torch.full((1, 4), 2.0), lr=0.5, rule="rmsprop")
-    assert momentum.tolist() == [0.0, 4.0]
+    gradient = torch.full((1, 4), 2.0)
+    step = row_steps(momentum, rows, gradient, lr=0.5, rule="rmsprop", updates=1)
+    assert momentum.tolist() == [0.0, pytest.approx(0.04)]
     torch.testing.assert_close(step, torch.full((1, 4), -0.5))
-    for _ in range(2000):
-        row_steps(momentum, rows, torch.ones(1, 4), lr=0.5, rule="rmsprop")
+    for age in range(2, 2000):
+        row_steps(momentum, rows, torch.ones(1, 4), lr=0.5, rule="rmsprop", updates=age)
     assert momentum[1].item() == pytest.approx(1.0, abs=1e-4)
+    late = row_steps(momentum, torch.tensor([0]), gradient, lr=0.5, rule="rmsprop", updates=2000)
+    torch.testing.assert_close(late, torch.full((1, 4), -5.0))
+
+
+def test_a_table_under_rmsprop_goes_on_after_a_checkpoint(tmp_path, make_batch) -> None:
+    features = (FeatureSpec("f", "bag", ("f",), "id", table="t", probes=2),)
+    declared = (TableSpec("t", "hashed", 4, rows=9, optimizer="rmsprop"),)
+
+    def step(tables, number: int) -> None:
+        optimizer = tables.table_optimizer()
+        tables(make_batch(("f",), seed=number))["f"].sin().sum().backward()
+        optimizer.step()
+
+    whole, first, second = (build_tables(features, declared, vocabularies={}) for _ in range(3))
+    for number in range(4):
+        step(whole, number)
+    for number in range(2):
+        step(first, number)
+    write_state(first.export_state(), tmp_path)
+    second.load_table_state(read_state(tmp_path))
+    for number in range(2, 4):
+        step(second, number)
+    one, other = (tables.export_state().tables["t.f"] for tables in (whole, second))
+    assert torch.equal(one.weight, other.weight)
+    assert torch.equal(one.momentum, other.momentum)

@@ -48,6 +48,7 @@ class ColumnTable(nn.Module):
         self.weight = nn.Parameter(rows)
         self.address = addressing(group)
         self.register_buffer("momentum", rows.new_zeros(rows.shape[0]), persistent=False)
+        self.updates = torch.zeros(1, dtype=torch.int64)
 
     def forward(
         self, sparse: Mapping[str, Bags], found: Mapping[str, Found], size: int
@@ -83,7 +84,15 @@ class ColumnTable(nn.Module):
         squares = mean_squares(values, width=self.group.table.width)
         dist.all_reduce(squares)
         rule = self.group.table.optimizer
-        update_rows(self.weight, self.momentum, rows, values, lr=lr, squares=squares, rule=rule)
+        self.updates += 1
+        age = int(self.updates)
+        update_rows(
+            *(self.weight, self.momentum, rows, values),
+            lr=lr,
+            squares=squares,
+            rule=rule,
+            updates=age,
+        )
         self.clear()
 
     def clear(self) -> None:
@@ -94,15 +103,20 @@ class ColumnTable(nn.Module):
         """All rows, these columns of them."""
         table, left = self.group.table, self.cuts[this_rank()][0]
         return TableRows(
-            table.rows, 0, self.weight.detach(), self.momentum, left=left, of_width=table.width
+            table.rows,
+            0,
+            self.weight.detach(),
+            self.momentum,
+            left=left,
+            of_width=table.width,
+            updates=self.updates if table.optimizer == "rmsprop" else None,
         )
 
     @torch.no_grad()
     def load(self, rows: TableRows) -> None:
         """Take over these columns and the momentum of whole rows."""
         mine = self.local()
-        self.weight.copy_(rows.slice_columns(mine.left, mine.right).weight)
-        self.momentum.copy_(rows.momentum)
+        mine.take(rows.slice_columns(mine.left, mine.right))
 
 
 def gather_bags(bags: RowBags) -> RowBags:

@@ -92,6 +92,7 @@ class TableGroup(nn.Module):
         self.weight = nn.Parameter(rows)
         self.address = addressing(group)
         self.register_buffer("momentum", rows.new_zeros(rows.shape[0]), persistent=False)
+        self.updates = torch.zeros(1, dtype=torch.int64)
 
     def forward(
         self, sparse: Mapping[str, Bags], found: Mapping[str, Found], size: int
@@ -139,7 +140,9 @@ class TableGroup(nn.Module):
         """
         rows, values = gather_gradients(*sparse_gradient(self.weight))
         rule = self.group.table.optimizer
-        update_rows(self.weight, self.momentum, rows, values, lr=lr, rule=rule)
+        self.updates += 1
+        age = int(self.updates)
+        update_rows(self.weight, self.momentum, rows, values, lr=lr, rule=rule, updates=age)
         self.clear()
 
     def clear(self) -> None:
@@ -150,13 +153,13 @@ class TableGroup(nn.Module):
         """All rows."""
         is_copy = world_size() > 1
         rows, weight = self.group.table.rows, self.weight.detach()
-        return TableRows(rows, 0, weight, self.momentum, is_replicated=is_copy)
+        updates = self.updates if self.group.table.optimizer == "rmsprop" else None
+        return TableRows(rows, 0, weight, self.momentum, updates=updates, is_replicated=is_copy)
 
     @torch.no_grad()
     def load(self, rows: TableRows) -> None:
         """Take over rows and momentum."""
-        self.weight.copy_(rows.weight)
-        self.momentum.copy_(rows.momentum)
+        self.local().take(rows)
 
     def served(self) -> ServedRows:
         """The rows in their format."""

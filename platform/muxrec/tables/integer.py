@@ -146,8 +146,8 @@ class IntegerTable(nn.Module):
 
     def _steps(self, rows: Tensor, gradient: Tensor, lr: float) -> Tensor:
         """What an update adds to ``rows`` as floats; their momentum is brought forward."""
-        rule = self.group.table.optimizer
-        return row_steps(self.momentum, rows, gradient, lr=lr, rule=rule)
+        rule, age = self.group.table.optimizer, int(self.updates)
+        return row_steps(self.momentum, rows, gradient, lr=lr, rule=rule, updates=age)
 
     def _move(self, rows: Tensor, moves: Tensor) -> None:
         """Add ``moves``, in codes, to ``rows``, rounded at random."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 DECAY = 0.99
@@ -51,6 +50,7 @@ def update_rows(
     lr: float,
     squares: Tensor | None = None,
     rule: str = "adagrad",
+    updates: int = 0,
 ) -> None:
     """One row-wise update in place.
 
@@ -63,10 +63,11 @@ def update_rows(
         squares: Mean square of each row's gradient, float32 ``[U]``; None to take ``gradient``'s,
             which is right where it holds whole rows.
         rule: A key of :data:`RULES`.
+        updates: Number of this update of the table, from 1; ``rmsprop`` needs it.
     """
     if rows.numel() == 0:
         return
-    steps = row_steps(momentum, rows, gradient, lr=lr, squares=squares, rule=rule)
+    steps = row_steps(momentum, rows, gradient, lr=lr, squares=squares, rule=rule, updates=updates)
     table.index_add_(0, rows, steps)
 
 
@@ -78,32 +79,36 @@ def row_steps(
     lr: float,
     squares: Tensor | None = None,
     rule: str = "adagrad",
+    updates: int = 0,
 ) -> Tensor:
     """What an update adds to each of ``rows``, ``[U, d]``; their momentum is brought forward."""
     found = mean_squares(gradient) if squares is None else squares
-    sums = RULES[rule](momentum[rows], found)
+    sums, correction = RULES[rule](momentum[rows], found, updates)
     momentum[rows] = sums
-    return gradient * (-lr / (sums.sqrt() + EPS))[:, None]
+    return gradient * (-lr / ((sums / correction).sqrt() + EPS))[:, None]
 
 
-def _accumulate(momentum: Tensor, squares: Tensor) -> Tensor:
+def _accumulate(momentum: Tensor, squares: Tensor, updates: int) -> tuple[Tensor, float]:
     """Row-wise Adagrad: the sum of all mean squares."""
-    return momentum + squares
+    del updates
+    return momentum + squares, 1.0
 
 
-def _forget(momentum: Tensor, squares: Tensor) -> Tensor:
-    """Row-wise RMSProp: a running mean that begins with a row's first gradient.
+def _forget(momentum: Tensor, squares: Tensor, updates: int) -> tuple[Tensor, float]:
+    """Row-wise RMSProp, corrected for its start at zero by the table's number of updates.
 
-    Beginning with it, instead of with zero, needs no correction and no count of steps.
+    A row that is first read late has little behind it and takes larger steps than the others, which
+    is what rare rows of small shared tables gain by.
     """
-    return torch.where(momentum > 0, DECAY * momentum + (1 - DECAY) * squares, squares)
+    return DECAY * momentum + (1 - DECAY) * squares, 1 - DECAY**updates
 
 
-RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+RULES: dict[str, Callable[[Tensor, Tensor, int], tuple[Tensor, float]]] = {
     "adagrad": _accumulate,
     "rmsprop": _forget,
 }
-"""``(momentum of rows, mean squares of their gradients) -> new momentum``, float32 ``[U]``."""
+"""``(momentum of rows, mean squares of their gradients, updates so far)`` to the new momentum,
+float32 ``[U]``, and what it is divided by."""
 
 
 def mean_squares(gradient: Tensor, *, width: int = 0) -> Tensor:

@@ -25,13 +25,14 @@ class TableRows:
         total: Rows of the whole table.
         start: Number of the first row held here.
         weight: Rows, float32 ``[r, d]``, or the integers that stand for them, int8 or int16.
-        momentum: Row-wise Adagrad's sum of mean squared gradients, float32 ``[r]``.
+        momentum: Row-wise Adagrad's sum of mean squared gradients, or RMSProp's mean of them,
+            float32 ``[r]``.
         scale: Size of a step of each row's integers, float32 ``[r]``, or ``[1]`` for all rows; None
             for float rows.
         left: Number of the first column held here.
         of_width: Columns of the whole table; None where all are held here.
-        updates: How often integers were rounded at random, int64 ``[1]``: the next rounding draws
-            other numbers. None for float rows.
+        updates: How often the table was updated, int64 ``[1]``, where the next update depends on
+            it: integers are rounded by other numbers, RMSProp corrects by it. Else None.
         is_replicated: Whether every process holds the same rows, so that one of them writes them.
     """
 
