@@ -17,7 +17,7 @@ from muxrec.recipe.model import Recipe
 from muxrec.spec.features import TableSpec
 from muxrec.tables.build import Tables, has_torchrec
 from muxrec.tables.methods import METHODS
-from muxrec.tables.staging import freeze, whole_rows
+from muxrec.tables.staging import first_epochs, freeze, whole_rows
 from muxrec.training.checkpoint import checkpoint_folder, open_checkpoint
 from muxrec.training.encode import served_form
 from muxrec.training.job import Job
@@ -124,3 +124,13 @@ def test_a_budget_that_training_does_not_reach_is_refused(
     checkpoint = open_checkpoint(checkpoint_folder(job.folder, trained.checkpoint))
     with pytest.raises(MuxrecError, match=r"tables\.items\.budget 1%.*autodim takes"):
         served_form(checkpoint, job.recipe, job.prepared)
+
+
+def test_early_stopping_judges_the_last_stage_alone(
+    recipe_of: Callable[..., Recipe], job_of: Callable[..., Job]
+) -> None:
+    recipe = with_method(recipe_of(epochs=6, early_stop=1), "dedup")
+    trained = fit(job_of(recipe, validate=True))
+    first = first_epochs(METHODS["dedup"].stages, 6)[-1]
+    assert trained.progress.best_steps > first * STEPS // EPOCHS
+    assert trained.session.tables.lowering.declared[0].stage == 1

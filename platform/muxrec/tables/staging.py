@@ -78,6 +78,13 @@ def stages_due(lowering: Lowering, *, epoch: int, epochs: int) -> dict[str, int]
     return due
 
 
+def is_in_last_stages(lowering: Lowering) -> bool:
+    """Whether no table has a stage before it; only then is the model what will be served."""
+    return all(
+        each.stage == len(method_of(each).stages_of(each.table)) - 1 for each in lowering.declared
+    )
+
+
 def stage_share(declared: Declared, *, epoch: int, epochs: int, part: float) -> float:
     """Share of the table's stage that is done after ``part`` of ``epoch``."""
     starts = [*first_epochs(method_of(declared).stages_of(declared.table), epochs), epochs]

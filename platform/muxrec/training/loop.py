@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from muxrec.log import event
-from muxrec.tables.staging import stages_due
+from muxrec.tables.staging import is_in_last_stages, stages_due
 from muxrec.training.checkpoint import (
     CHECKPOINTS,
     Checkpoint,
@@ -176,6 +176,8 @@ class _Loop:
             self.history.add(step=progress.steps, epoch=progress.epoch, **values)
             self.job.report(progress.steps, values)
         log.info(event("epoch", n=progress.epoch, **{metric: means[metric]}))
+        if not is_in_last_stages(self.session.tables.lowering):
+            return replace(progress, is_done=is_over)
         progress = progress.judged(means[metric])
         is_stuck = 0 < self.train.early_stop <= progress.epochs_since_best
         return replace(progress, is_done=is_over or is_stuck)
