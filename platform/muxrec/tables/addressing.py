@@ -127,7 +127,7 @@ class KnownIds(nn.Module):
         """The known ids of ``bags``."""
         module = self.index_of(name)
         if module is None:
-            return Found(bags.ids, None, bags.offsets, bags.weights)
+            return all_known(bags)
         index = module(bags.ids)
         known = index >= 0
         if bool(known.all()):
@@ -142,6 +142,11 @@ class KnownIds(nn.Module):
             return None, mask
         index = module(ids)
         return index.clamp(min=0), mask * (index >= 0).to(mask.dtype)
+
+
+def all_known(bags: Bags) -> Found:
+    """The ids of a feature without a vocabulary: every id is known."""
+    return Found(bags.ids, None, bags.offsets, bags.weights)
 
 
 def kept_offsets(keep: Tensor, offsets: Tensor) -> Tensor:

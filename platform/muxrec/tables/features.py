@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from muxrec.tables.addressing import Found, HashedRows, KnownIds, MappedRows
+from muxrec.tables.addressing import Found, HashedRows, KnownIds, MappedRows, all_known
 from muxrec.tables.bags import Bags
 from muxrec.tables.lowering import Lowering
 from muxrec.tables.methods.protocol import Hook
@@ -45,6 +45,7 @@ class Vectors(nn.Module):
         # Dozens of features in a small batch: calling a module for each would be felt.
         self.is_plain = not combines
         self.rows_kept = False
+        self._checked = [(name, name in lowering.known) for name in self.names]
 
     def find(self, sparse: Mapping[str, Bags]) -> dict[str, Found]:
         """The ids of every feature that its table knows.
@@ -53,7 +54,11 @@ class Vectors(nn.Module):
             KeyError: A feature is missing from ``sparse``.
             ValueError: The features have different numbers of bags.
         """
-        found = {name: self.known(name, sparse[name]) for name in self.names}
+        # A module call for each of dozens of features would be felt in a small batch.
+        found = {
+            name: self.known(name, sparse[name]) if is_checked else all_known(sparse[name])
+            for name, is_checked in self._checked
+        }
         if len({each.offsets.numel() for each in found.values()}) > 1:
             sizes = ", ".join(f"{name} {sparse[name].batch_size}" for name in self.names)
             raise ValueError(f"all features must have the same number of bags, got {sizes}")
