@@ -29,7 +29,7 @@ TORCH_FREE = (
     "muxrec_serving.command",
     "muxrec_serving.answering.service",
     "muxrec_jobs.commands",
-    "muxrec.spec.slots",
+    "muxrec.spec.features",
     "muxrec.recipe.load",
     "muxrec.bundle",
     "muxrec.index",

@@ -1,1 +1,1 @@
-"""What all rooms agree on: features, tables, hash, slots. Numpy and the standard library only."""
+"""What all rooms agree on: features, tables, budgets, hash. Numpy and the standard library only."""
