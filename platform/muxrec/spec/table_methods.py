@@ -55,6 +55,11 @@ class MethodSpec:
         """Whether ``tables[].rows`` is declared (or set by a budget)."""
         return self.free == "rows"
 
+    @property
+    def deals_rows(self) -> bool:
+        """Whether the declared rows are shared out to the readers, by how many ids each knows."""
+        return self.takes_rows and not self.is_shared
+
 
 def _share(default: float, what: str, *, low: float = 0.0, high: float = 1.0) -> Option:
     return Option(default, low, high, what, is_whole=False)

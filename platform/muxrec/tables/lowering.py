@@ -187,10 +187,13 @@ def check_vocabularies(
 ) -> None:
     """Refuse a table whose readers' known ids are not given, where it needs them.
 
+    A method of open ids needs them too where it shares out its rows to several readers.
+
     Raises:
         RecipeError: A reader has no vocabulary.
     """
-    if not METHOD_SPECS[table.method].needs_vocabulary:
+    method = METHOD_SPECS[table.method]
+    if not method.needs_vocabulary and not (method.deals_rows and len(readers) > 1):
         return
     for reader in readers:
         if reader.name not in vocabularies:

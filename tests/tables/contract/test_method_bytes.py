@@ -6,6 +6,7 @@ import pytest
 
 from muxrec.errors import RecipeError
 from muxrec.spec.budget import parse_budget
+from muxrec.spec.features import TableSpec
 from muxrec.spec.table_methods import METHOD_SPECS
 from muxrec.spec.vocabulary import build_vocabulary
 from muxrec.tables.budget import check_frozen, served_bytes, solve_budgets
@@ -88,6 +89,20 @@ def _check_fixed(case, features, table, known) -> None:
             solve_budgets(features, (table,), known)
     else:
         assert solve_budgets(features, (table,), known)[0].budget is None
+
+
+def test_a_feature_that_would_grow_takes_no_more_than_a_full_table(case) -> None:
+    features = case.features()[:1]
+    for size in (0, 1, 3, 8, 33, 100):
+        known = {features[0].name: build_vocabulary(features[0].name, range(size))}
+        full = served_bytes(TableSpec(case.method, "full", WIDTH), features, known)
+        for rows in {case.rows, case.rows and 2}:
+            table = case.table(width=WIDTH, rows=rows)
+            found = served_bytes(table, features, known)
+            if METHOD_SPECS[case.method].needs_vocabulary:
+                assert found <= full
+            else:  # Any id is answered, which no full table could do.
+                assert found == served_bytes(table, features, {})
 
 
 def test_a_frozen_table_is_within_a_budget_of_its_own_bytes(case) -> None:
