@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from muxrec.data.batch import ItemBatch
 from muxrec.errors import MuxrecError, RecipeError
@@ -22,6 +24,7 @@ from muxrec.training.checkpoint import checkpoint_folder, open_checkpoint
 from muxrec.training.encode import served_form
 from muxrec.training.job import Job
 from muxrec.training.loop import Trained, fit
+from muxrec.training.session import OPTIMIZER_FILE
 
 EPOCHS, STEPS = 4, 44
 OPTIONS: dict[str, dict[str, float]] = {
@@ -106,12 +109,59 @@ def check_served(job: Job, trained: Trained) -> None:
         assert torch.equal(rows[name].floats(), value.float())
 
 
+def test_another_sharding_goes_on_with_the_same_training(
+    staged: Callable[[str], Recipe], job_of: Callable[..., Job], tmp_path: Path
+) -> None:
+    recipe = staged("dedup")
+    recipe = replace(recipe, train=replace(recipe.train, log_every=1))
+    whole = replace(job_of(recipe), folder=tmp_path / "whole")
+    fit(whole)
+    killed = replace(whole, folder=tmp_path / "killed", report=dies_at(16))
+    with pytest.raises(KilledError):
+        fit(killed)
+    cut = tuple(replace(table, sharding="column_wise") for table in recipe.tables)
+    later = replace(killed, recipe=replace(recipe, tables=cut))
+    steps: list[int] = []
+    fit(replace(later, report=lambda step, _: steps.append(step)))
+    assert steps[0] == 16
+    assert final_files(killed.folder) == final_files(whole.folder)
+    wider = tuple(replace(table, init=0.1) for table in recipe.tables)
+    assert replace(whole, recipe=replace(recipe, tables=wider)).identity != whole.identity
+
+
+def test_a_stage_of_one_table_keeps_the_moments_of_another_tables_maps(
+    staged: Callable[[str], Recipe], job_of: Callable[..., Job]
+) -> None:
+    recipe = staged("dedup")
+    networks = TableSpec("shared", "dhe", 8, options={"hidden": 8, "hashes": 8})
+    job = job_of(replace(recipe, tables=(recipe.tables[0], networks)))
+    fit(job)
+    moments = load_file(checkpoint_folder(job.folder, STEPS) / OPTIMIZER_FILE)
+    updates = {name: int(count) for name, count in moments.items() if name.endswith("/step")}
+    assert {name.split(".")[0] for name in updates} == {"maps", "objective", "tower"}
+    assert set(updates.values()) == {STEPS}
+
+
 def test_too_few_epochs_for_the_stages_are_refused(
     recipe_of: Callable[..., Recipe], job_of: Callable[..., Job]
 ) -> None:
     recipe = with_method(recipe_of(epochs=1), "pep")
     with pytest.raises(RecipeError, match=r"tables\.items is pep and trains in 2 stages"):
         fit(job_of(recipe))
+
+
+def test_a_budget_is_logged_once_in_a_training_of_several_stages(
+    recipe_of: Callable[..., Recipe], job_of: Callable[..., Job], caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = with_method(recipe_of(epochs=2), "dedup")
+    items = replace(recipe.tables[0], budget="60%", options={"block": 2})
+    job = job_of(replace(recipe, tables=(items, *recipe.tables[1:])))
+    with caplog.at_level(logging.INFO, logger="muxrec"):
+        checkpoint = fit(job).checkpoint
+        served_form(
+            open_checkpoint(checkpoint_folder(job.folder, checkpoint)), job.recipe, job.prepared
+        )
+    assert [line.split()[0] for line in caplog.messages if "budget=60%" in line] == ["budget"]
 
 
 def test_a_budget_that_training_does_not_reach_is_refused(

@@ -36,6 +36,8 @@ def solve_budgets(
     features: tuple[FeatureSpec, ...],
     tables: tuple[TableSpec, ...],
     vocabularies: Mapping[str, Vocabulary],
+    *,
+    is_logged: bool = True,
 ) -> tuple[TableSpec, ...]:
     """The tables with sizes in place of budgets.
 
@@ -44,6 +46,7 @@ def solve_budgets(
         tables: Declared tables; those without a budget or without a reader stay as they are.
         vocabularies: Feature name -> known ids with their counts, for the readers of tables that
             work on known ids, and of all tables whose budget is a share of the full tables.
+        is_logged: Whether requested and real bytes are logged.
 
     Returns:
         The tables in the same order. A solved one has no budget and its rows or option set; a
@@ -60,7 +63,8 @@ def solve_budgets(
             solved.append(table)
             continue
         filled = fill_budget(table, readers, vocabularies)
-        _log_filled(table, filled)
+        if is_logged:
+            _log_filled(table, filled)
         solved.append(filled.table)
     return tuple(solved)
 

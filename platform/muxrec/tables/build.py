@@ -105,7 +105,8 @@ def build_tables(
         RecipeError: A vocabulary that a table needs is not given, or a budget cannot be met.
         MissingExtraError: ``torchrec`` was asked for and is not installed.
     """
-    sized = solve_budgets(features, tables, vocabularies)
+    # Later stages solve the same budgets again.
+    sized = solve_budgets(features, tables, vocabularies, is_logged=not places)
     lowering = lower(features, sized, vocabularies, places=places, seed=seed)
     return tables_of(lowering, engine=engine, seed=seed, lr=lr, device=device)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,17 @@ def _silent(step: int, metrics: dict[str, float]) -> None:
 def training_identity(recipe: Recipe, *, dataset: str, control: str | None) -> dict[str, Any]:
     """What decides a training's outcome, as its checkpoints and ``done.json`` hold it.
 
+    How tables are cut over processes is no part of it: like the number of processes it changes
+    the order of sums only, and checkpoints open under any.
+
     Args:
         recipe: The variant's recipe.
         dataset: Digest of the dataset snapshot.
         control: Name of the control, or None.
     """
     sections = [*SECTIONS, *(("evaluation",) if recipe.train.early_stop else ())]
-    digest = digest_of([recipe_hash(recipe, *sections), dataset, control])
+    uncut = replace(recipe, tables=tuple(replace(t, sharding=None) for t in recipe.tables))
+    digest = digest_of([recipe_hash(uncut, *sections), dataset, control])
     return {
         "recipe_hash": digest,
         "dataset": dataset,

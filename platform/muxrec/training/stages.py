@@ -54,7 +54,7 @@ def enter_stages(
         model = build_model(
             job.recipe, job.prepared, engine=job.recipe.train.engine, device=device, places=places
         )
-        return renewed(session, model, session.objective.fresh(), job)
+        return renewed(session, model, session.objective.fresh(), job, is_fresh=True)
     built = build_item_tables(
         job.recipe,
         job.prepared,
@@ -86,16 +86,27 @@ def at_places(session: Session, checkpoint: Checkpoint, job: Job) -> Session:
 
 
 def renewed(
-    session: Session, model: ItemModel, objective: ContrastiveObjective, job: Job
+    session: Session,
+    model: ItemModel,
+    objective: ContrastiveObjective,
+    job: Job,
+    *,
+    is_fresh: bool = False,
 ) -> Session:
-    """A session around ``model``; moments of parameters that go on are kept."""
+    """A session around ``model``.
+
+    Unless it ``is_fresh``, parameters that go on keep their moments: those of the same name and
+    shape, whose values ``keep_maps`` took over.
+    """
     dense = dense_module(model, objective)
     architecture = cast(Tables, model.tables).vectors.architecture()
     optimizer = dense_optimizer(dense, job.recipe.train, architecture=architecture)
+    before = {} if is_fresh else dict(session.dense.named_parameters())
     moments = session.optimizer.state
-    for parameter in dense.parameters():
-        if parameter in moments:
-            optimizer.state[parameter] = moments[parameter]
+    for name, parameter in dense.named_parameters():
+        old = before.get(name)
+        if old is not None and old.shape == parameter.shape and old in moments:
+            optimizer.state[parameter] = moments[old]
     model.train(session.model.training)
     return Session(model, objective, optimizer, session.ranks, session.identity)
 
