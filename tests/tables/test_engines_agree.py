@@ -179,6 +179,18 @@ def test_rmsprop_forgets_and_is_corrected_for_its_start_at_zero() -> None:
     torch.testing.assert_close(late, torch.full((1, 4), -5.0))
 
 
+def test_a_batch_without_ids_is_no_update_under_rmsprop() -> None:
+    features = (FeatureSpec("f", "bag", ("f",), "id", table="t"),)
+    declared = (TableSpec("t", "hashed", 4, rows=9, optimizer="rmsprop"),)
+    tables = build_tables(features, declared, vocabularies={})
+    counted = []
+    for ids in ([], [5], []):
+        tables({"f": bags_from_lists([ids, []])})["f"].sin().sum().backward()
+        tables.table_optimizer().step()
+        counted.append(tables.local_tables()["t.f"].updates.item())
+    assert counted == [0, 1, 1]
+
+
 def test_a_table_under_rmsprop_goes_on_after_a_checkpoint(tmp_path, make_batch) -> None:
     features = (FeatureSpec("f", "bag", ("f",), "id", table="t", probes=2),)
     declared = (TableSpec("t", "hashed", 4, rows=9, optimizer="rmsprop"),)

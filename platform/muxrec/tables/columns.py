@@ -27,7 +27,7 @@ from muxrec_kernels.multiplexed_lookup import pool_rows
 
 
 class ColumnTable(nn.Module):
-    """This process's columns of a table of floating-point rows under row-wise Adagrad.
+    """This process's columns of a table of floating-point rows.
 
     A batch's bags go to every process, each sums its columns of them, and the sums come back:
     bytes sent per process are ``8 * ids`` and ``4 * width`` per bag.
@@ -71,15 +71,16 @@ class ColumnTable(nn.Module):
 
     @torch.no_grad()
     def update(self, lr: float) -> None:
-        """One row-wise Adagrad update of the rows that have a gradient in any process.
+        """One update of the rows that have a gradient in any process.
 
         Raises:
             TypeError: The gradient is dense: a table of full size was built somewhere.
         """
-        if self.weight.grad is None:
-            return
         # Every process has read all bags: all see the same rows here.
         rows, values = sparse_gradient(self.weight)
+        self.clear()
+        if not rows.numel():
+            return
         values = values / world_size()
         squares = mean_squares(values, width=self.group.table.width)
         dist.all_reduce(squares)
@@ -93,7 +94,6 @@ class ColumnTable(nn.Module):
             rule=rule,
             updates=age,
         )
-        self.clear()
 
     def clear(self) -> None:
         """Drop the gradient."""

@@ -70,7 +70,7 @@ class HeldTable(Protocol):
 
 
 class TableGroup(nn.Module):
-    """A table of floating-point rows under row-wise Adagrad.
+    """A table of floating-point rows under any rule of ``optimizer.RULES``.
 
     Where several processes train together each holds the whole table, and an update applies the
     mean of all processes' gradients, so the copies stay equal. They exchange the rows in use. (This
@@ -133,17 +133,18 @@ class TableGroup(nn.Module):
 
     @torch.no_grad()
     def update(self, lr: float) -> None:
-        """One row-wise Adagrad update of the rows that have a gradient in any process.
+        """One update of the rows that have a gradient in any process.
 
         Raises:
             TypeError: The gradient is dense: a table of full size was built somewhere.
         """
         rows, values = gather_gradients(*sparse_gradient(self.weight))
-        rule = self.group.table.optimizer
-        self.updates += 1
-        age = int(self.updates)
-        update_rows(self.weight, self.momentum, rows, values, lr=lr, rule=rule, updates=age)
         self.clear()
+        if rows.numel():
+            rule = self.group.table.optimizer
+            self.updates += 1
+            age = int(self.updates)
+            update_rows(self.weight, self.momentum, rows, values, lr=lr, rule=rule, updates=age)
 
     def clear(self) -> None:
         """Drop the gradient."""

@@ -1,9 +1,9 @@
-"""Row-wise Adagrad, the formula of fbgemm's ``EXACT_ROWWISE_ADAGRAD``, on sparse gradients.
+"""Rules with one number of state per row, on sparse gradients.
 
-For a row with summed gradient ``g``: ``m += sum(g * g) / d`` and
-``row -= lr * g / (sqrt(m) + eps)``, where ``d`` is the row's width in memory
-(:func:`aligned_width`). "Exact" means that the gradients of one row are summed over the batch
-before they are squared.
+Row-wise Adagrad is fbgemm's ``EXACT_ROWWISE_ADAGRAD``: for a row with summed gradient ``g``,
+``m += sum(g * g) / d`` and ``row -= lr * g / (sqrt(m) + eps)``, where ``d`` is the row's width in
+memory (:func:`aligned_width`). "Exact" means that the gradients of one row are summed over the
+batch before they are squared. Row-wise RMSProp takes a fading mean of the squares instead.
 """
 
 from __future__ import annotations
