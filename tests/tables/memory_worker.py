@@ -29,6 +29,11 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+def forget_peak() -> None:
+    """Making the table peaks above what it keeps; that is not training."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def train_tables(engine: str, rows: int) -> tuple[int, list[str]]:
     """Three steps; returns the memory held before the first and the kinds of gradient."""
     features = tuple(
@@ -36,6 +41,7 @@ def train_tables(engine: str, rows: int) -> tuple[int, list[str]]:
     )
     table = TableSpec("shared", "unified", WIDTH, rows=rows)
     tables = build_tables(features, (table,), vocabularies={}, engine=engine)
+    forget_peak()
     optimizer, start, kinds = tables.table_optimizer(), resident_bytes(), []
     for step in range(3):
         generator = torch.Generator().manual_seed(step)
