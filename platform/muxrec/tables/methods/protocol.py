@@ -288,7 +288,10 @@ def copy_trained(target: nn.Module, source: nn.Module) -> nn.Module:
 
 
 def shrinks(declared: Declared, reader: FeatureSpec, numbers: int) -> bool:
-    """Whether ``numbers`` are fewer than a full table of ``reader`` would hold."""
+    """Whether ``numbers`` are fewer than a full table of ``reader`` would hold.
+
+    In numbers and not in served bytes, so that every served format has the same training.
+    """
     return numbers < declared.known(reader).size * declared.table.width
 
 
