@@ -56,20 +56,6 @@ def bags_from_lists(values: list[list[int]], weights: list[list[float]] | None =
     return Bags(ids, lengths.cumsum(0), factors)
 
 
-def join_bags(parts: list[Bags]) -> Bags:
-    """The bags of ``parts`` one after another; every part's offsets start at 0.
-
-    Raises:
-        ValueError: There are no parts.
-    """
-    if not parts:
-        raise ValueError("no bags to join: give at least one part")
-    lengths = torch.cat([part.lengths() for part in parts])
-    start = lengths.new_zeros(1)
-    offsets = torch.cat([start, lengths.cumsum(0)])
-    return Bags(torch.cat([part.ids for part in parts]), offsets, join_weights(parts))
-
-
 def join_weights(parts: list[Bags]) -> Tensor | None:
     """The weights of ``parts`` one after another, 1 where a part has none; None if none has."""
     if all(part.weights is None for part in parts):

@@ -22,11 +22,10 @@ from muxrec.tables.free_size import Range, largest_within
 from muxrec.tables.lowering import Lowering, check_vocabularies
 from muxrec.tables.memory import serving_bytes
 from muxrec.tables.methods import METHODS
-from muxrec.tables.methods.protocol import Declared
+from muxrec.tables.methods.protocol import FP32_BYTES, Declared
 
 log = logging.getLogger("muxrec.tables")
 
-FP32_BYTES = 4
 MAX_ROWS = 2**31 - 1
 TOLERANCE = 0.01
 """A frozen table may be this share above its budget: clusters are found, not chosen."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from muxrec.tables.addressing import MappedRows
 from muxrec.tables.features import has
 from muxrec.tables.methods.addresses import VocabularyIndex
-from muxrec.tables.methods.protocol import Lowered, PhysicalTable
+from muxrec.tables.methods.protocol import FP32_BYTES, Lowered, PhysicalTable
 from muxrec.tables.optimizer import aligned_width
 from muxrec.tables.rows import ROW_FORMATS
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 MOMENTS = 2
 """AdamW keeps two numbers per parameter of a map."""
-FP32_BYTES = 4
 STORED_BYTES = {"int8": 1, "int16": 2, "alpt": 1}
 """Bytes per number of the storages that are not float32."""
 

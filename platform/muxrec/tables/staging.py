@@ -153,15 +153,6 @@ def keep_maps(new: Tables, old: Tables) -> None:
                 value.copy_(known[key])
 
 
-@torch.no_grad()
-def keep_rows(new: Tables, old: Tables, names: set[str]) -> None:
-    """Take over rows and optimiser state of the physical tables ``names``, in one process."""
-    before = old.local_tables()
-    for name, rows in new.local_tables().items():
-        if name in names:
-            rows.take(before[name])
-
-
 def trained_maps(tables: Tables) -> dict[str, nn.Module]:
     """The map of each feature that has one, as it is in training."""
     combines = tables.lowering.combines

@@ -13,8 +13,6 @@ from muxrec.tables.methods.dealing import dealt_rows
 from muxrec.tables.methods.joining import lower_each
 from muxrec.tables.methods.protocol import Declared, Lowered, Method, Read, shrinks
 
-BYTES_PER_NUMBER = 4
-
 
 class Adapt(Method):
     """The ids seen most often in the training data own rows; an unseen id is one of the others.
@@ -35,9 +33,8 @@ def _split(declared: Declared, reader: FeatureSpec, *, rows: dict[str, int]) -> 
     total, width = rows[reader.name], declared.table.width
     frequent = min(int(total * declared.option("hot")), declared.known(reader).size, total - 1)
     words = declared.known(reader).head(frequent)
-    # Rounded up: a list of ids that fills the gap exactly is no gain either.
-    listed = -(-words.lookup_bytes // BYTES_PER_NUMBER) if frequent else 0
-    if not shrinks(declared, reader, total * width + listed):
+    listed = words.lookup_bytes if frequent else 0
+    if not shrinks(declared, reader, total * width, extra_bytes=listed):
         return None
     seed = probe_seed(reader.name, 0)
     if not frequent:

@@ -155,7 +155,7 @@ def _pieces(
     words, width, columns = declared.known(reader), declared.table.width, _columns(declared)
     half = _half(rows[reader.name])
     pointed = words.size * columns * pointer_bytes(half) if declared.whole("rounds") else 0
-    if not shrinks(declared, reader, 2 * half * width + -(-pointed // 4)):
+    if not shrinks(declared, reader, 2 * half * width, extra_bytes=pointed):
         return None
     clusters, rest = (
         declared.physical(declared.name_of(reader, part), columns * half, width // columns)

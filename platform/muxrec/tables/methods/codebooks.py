@@ -21,6 +21,7 @@ from muxrec.tables.methods.drawing import generator_of
 from muxrec.tables.methods.full import full_table, lower_full
 from muxrec.tables.methods.joining import lower_each
 from muxrec.tables.methods.protocol import (
+    FP32_BYTES,
     Advanced,
     Arrays,
     Declared,
@@ -35,7 +36,6 @@ from muxrec.tables.methods.quantiser import CodebookPlan, Quantiser, ReviveHook,
 
 QUANTISE = 1
 """Number of the stage that trains codebooks."""
-BYTES_PER_NUMBER = 4
 FEWEST = 2
 """Entries of the smallest codebook."""
 SMALL = 32
@@ -121,7 +121,8 @@ class CodebookMethod(Method):
 
 def is_quantised(declared: Declared, reader: FeatureSpec, plan: CodebookPlan) -> bool:
     """Whether codes and codebooks are worth their bytes."""
-    return plan.ids >= SMALL and shrinks(declared, reader, plan.served_numbers)
+    numbers, bytes_of_codes = plan.codes * plan.width, plan.ids * plan.parts
+    return plan.ids >= SMALL and shrinks(declared, reader, numbers, extra_bytes=bytes_of_codes)
 
 
 def largest_codes(declared: Declared, ids: int) -> tuple[int, int]:
@@ -131,9 +132,9 @@ def largest_codes(declared: Declared, ids: int) -> tuple[int, int]:
     Where nothing fits it is the smallest there is.
     """
     width, found = declared.table.width, {}
-    allowed = declared.option("share") * BYTES_PER_NUMBER * ids * width
+    allowed = declared.option("share") * FP32_BYTES * ids * width
     for parts in range(1, min(width, declared.whole("parts")) + 1):
-        left = int(allowed - ids * parts) // (BYTES_PER_NUMBER * width)
+        left = int(allowed - ids * parts) // (FP32_BYTES * width)
         if width % parts == 0 and left >= FEWEST:
             codes = min(declared.whole("codes"), left)
             found[parts * math.log2(codes)] = parts, codes

@@ -103,8 +103,8 @@ def _kept_blocks(declared: Declared, reader: FeatureSpec) -> int:
     size, known = declared.whole("block"), declared.known(reader).size
     blocks = -(-known // size)
     kept = max(1, int(declared.option("kept") * blocks))
-    numbers = kept * size * declared.table.width + -(-pointer_bytes(kept) * blocks // 4)
-    return kept if shrinks(declared, reader, numbers) else 0
+    numbers, mapped = kept * size * declared.table.width, pointer_bytes(kept) * blocks
+    return kept if shrinks(declared, reader, numbers, extra_bytes=mapped) else 0
 
 
 def _shared(declared: Declared, reader: FeatureSpec, *, is_planned: bool = False) -> Lowered | None:

@@ -12,14 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from muxrec.spec.features import FeatureSpec, TableSpec
-from muxrec.spec.table_methods import METHOD_SPECS
 from muxrec.spec.vocabulary import Vocabulary
 from muxrec.tables.methods.addresses import Address
 
+FP32_BYTES = 4
 Evaluate = Callable[[], float]
 """Quality of the tables as they are now on data that is not trained on; higher is better."""
 Arrays = Mapping[str, Tensor]
@@ -280,21 +279,16 @@ class Method:
         return self.lower(declared)
 
 
-def copy_trained(target: nn.Module, source: nn.Module) -> nn.Module:
-    """``target`` with the parameters and buffers of ``source``."""
-    with torch.no_grad():
-        target.load_state_dict(source.state_dict())
-    return target
+def shrinks(declared: Declared, reader: FeatureSpec, numbers: int, *, extra_bytes: int = 0) -> bool:
+    """Whether a compressed form is smaller than a full table of ``reader``.
 
+    Rows are counted as float32 in every served format, so that all formats have the same training.
 
-def shrinks(declared: Declared, reader: FeatureSpec, numbers: int) -> bool:
-    """Whether ``numbers`` are fewer than a full table of ``reader`` would hold.
-
-    In numbers and not in served bytes, so that every served format has the same training.
+    Args:
+        declared: The table.
+        reader: One of its readers.
+        numbers: Numbers of the form's rows and maps.
+        extra_bytes: Bytes of its codes, pointers and lists.
     """
-    return numbers < declared.known(reader).size * declared.table.width
-
-
-def spec_of(table: TableSpec) -> Any:
-    """What the spec says of the table's method."""
-    return METHOD_SPECS[table.method]
+    full = declared.known(reader).size * declared.table.width
+    return FP32_BYTES * numbers + extra_bytes < FP32_BYTES * full

@@ -45,11 +45,6 @@ class CodebookPlan:
     tail_codes: int
     frequent: int
 
-    @property
-    def served_numbers(self) -> int:
-        """Numbers of four bytes that codes and codebooks take."""
-        return self.codes * self.width + -(-self.ids * self.parts // 4)
-
     def pools(self, index: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Groups of entries, bool ``[K]``, and which of the ids may use them, bool ``[S]``."""
         is_tail = torch.arange(self.codes, device=index.device) < self.tail_codes
