@@ -18,6 +18,7 @@ from scipy import stats
 from muxrec.bench.compression import command
 from muxrec.bench.compression.click_task import ClickTask
 from muxrec.bench.compression.clicks import ClickData
+from muxrec.bench.compression.command import shown_command
 from muxrec.bench.compression.facts import facts
 from muxrec.bench.compression.markdown import markdown_report
 from muxrec.bench.compression.page import html_report
@@ -292,3 +293,10 @@ def test_bad_numbers_are_refused(tmp_path: Path, option: str, value: str) -> Non
     done = CliRunner().invoke(command.compression_bench, [*arguments, option, value])
     assert done.exit_code == 2
     assert repr(value) in done.output
+
+
+def test_a_report_shows_a_command_that_others_can_run() -> None:
+    arguments = ["--quiet", "bench", "compression", "--folder", "/private/data/movielens-100k"]
+    shown = shown_command(arguments, data="/private/data/")
+    assert shown == "muxrec bench compression --folder $MUXREC_DATA/movielens-100k"
+    assert shown_command(["bench", "--out", "a b"], data=None) == "muxrec bench --out 'a b'"

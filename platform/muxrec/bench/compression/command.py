@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def compression_bench(
     else:
         measured = _item_task(recipe, overrides, is_ids_only=modalities == "id")
     outcome = run_sweep(sweep, measured, out)
-    command = shlex.join(["muxrec", *sys.argv[1:]])
+    command = shown_command(sys.argv[1:], data=os.environ.get("MUXREC_DATA"))
     name = f"{measured.name}-{measured.dataset}"
     for path in write_reports(
         outcome, sweep, out, name=name, command=command, task=measured.facts()
@@ -148,6 +149,12 @@ def _item_task(recipe: Path | None, overrides: tuple[str, ...], *, is_ids_only: 
     if recipe is None:
         raise click.UsageError("--task i2i needs --recipe")
     return ItemTask(load_item_data(load_recipe(recipe, overrides), is_ids_only=is_ids_only))
+
+
+def shown_command(arguments: Sequence[str], *, data: str | None) -> str:
+    """The command line as others can run it: ``data``, this machine's folder, by its variable."""
+    line = shlex.join(["muxrec", *(word for word in arguments if word != "--quiet")])
+    return line.replace(data.rstrip("/"), "$MUXREC_DATA") if data else line
 
 
 def write_reports(
