@@ -21,6 +21,7 @@ _WORDS = {
     "dataclass_type": "expected a mapping of keys",
     "tuple_type": "expected a list",
     "dict_type": "expected a mapping",
+    "string_type": "expected text",
 }
 
 

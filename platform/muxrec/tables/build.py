@@ -108,7 +108,9 @@ def build_tables(
     # Later stages solve the same budgets again.
     sized = solve_budgets(features, tables, vocabularies, is_logged=not places)
     lowering = lower(features, sized, vocabularies, places=places, seed=seed)
-    return tables_of(lowering, engine=engine, seed=seed, lr=lr, device=device)
+    return tables_of(
+        lowering, engine=engine, seed=seed, lr=lr, device=device, is_announced=not places
+    )
 
 
 def tables_of(
@@ -118,17 +120,20 @@ def tables_of(
     seed: int = 0,
     lr: float = 0.05,
     device: torch.device | str = "cpu",
+    is_announced: bool = False,
 ) -> nn.Module:
-    """Tables of a lowering; see :func:`build_tables`."""
+    """Tables of a lowering; see :func:`build_tables`. What training will take is logged if asked."""
     picked = _pick(engine, lowering)
     logger.info("tables engine=%s asked=%s device=%s", picked, engine, device)
     if picked == "reference":
-        log_memory(lowering, sharding_plan(lowering), Cluster(), is_aligned=False)
+        if is_announced:
+            log_memory(lowering, sharding_plan(lowering), Cluster(), is_aligned=False)
         return ReferenceTables(lowering, seed=seed, lr=lr).to(device)
     where = torch.device(device)
     cluster = this_cluster(where.type)
     plan = settle(lowering, sharding_plan(lowering), cluster)
-    log_memory(lowering, plan, cluster)
+    if is_announced:
+        log_memory(lowering, plan, cluster)
     own = {name for name, how in plan.items() if how in HELD and cluster.world_size > 1}
     make = _kernels(lowering, plan, cluster, own, lr=lr, device=where)
     held = {name: plan[name] for name in own}
