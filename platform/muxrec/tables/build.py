@@ -122,7 +122,7 @@ def tables_of(
     device: torch.device | str = "cpu",
     is_announced: bool = False,
 ) -> nn.Module:
-    """Tables of a lowering; see :func:`build_tables`. What training will take is logged if asked."""
+    """Tables of a lowering; see :func:`build_tables`. If announced, their memory is logged."""
     picked = _pick(engine, lowering)
     logger.info("tables engine=%s asked=%s device=%s", picked, engine, device)
     if picked == "reference":
