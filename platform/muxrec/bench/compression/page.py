@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from muxrec.bench.compression.markdown import HEADS, best_table, entry_cells, refused_table
 from muxrec.bench.compression.summary import FULL, Entry, Frontier
@@ -99,7 +100,10 @@ def _shown(frontier: Frontier) -> list[str]:
 
 def _best(frontier: Frontier) -> Markup:
     said = tag("ul", *(tag("li", line) for line in verdicts(frontier)), class_="notes")
-    return join(_plain(best_table(frontier)), said)
+    table = best_table(frontier)
+    # Who is level is a long list: the sentences below hold it.
+    short = replace(table, columns=table.columns[:-1], rows=tuple(row[:-1] for row in table.rows))
+    return join(_plain(short), said)
 
 
 def _plain(table: Table) -> Markup:
