@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402 - after the environme
 settings.register_profile("muxrec", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("muxrec")
 
+LOGGERS = ("muxrec", "muxrec_jobs", "muxrec_serving", "muxrec_kernels")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -43,6 +46,16 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no public data sets in {folder}: set MUXREC_DATA")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_log_levels() -> Iterator[None]:
+    """Commands set levels for the whole process; the next test starts with those before."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 
 import click
 
-from muxrec.bench.process_peaks import largest_child, run_to_end
+from muxrec.bench.process_peaks import largest_child, processes_below, run_to_end
 from muxrec.bench.report import Cell, Table, write_report
 from muxrec.data.synthetic import World, write_world
 from muxrec.demo.command import demo_recipe
@@ -123,11 +123,12 @@ def _served(folder: Path, world: World) -> int:
     port = free_port()
     program = [sys.executable, "-m", "muxrec.cli", "serve", "--port", str(port)]
     command = [*program, "--bundle", str(folder / "bundles")]
+    before = processes_below()
     with running_server(command, port=port, log=folder / "server.log") as base:
         for row in world.rows[:ASKED]:
             similar_items(base, row["item_id"], k=10)
             _embed(base, {name: row[name] for name in RAW})
-        return largest_child()
+        return largest_child(but=before)
 
 
 def _embed(base: str, item: dict[str, Any]) -> None:

@@ -45,9 +45,18 @@ def run_to_end(command: Sequence[str], *, log: Path) -> Finished:
     return Finished(output, usage.ru_maxrss * 1024)
 
 
-def largest_child() -> int:
-    """Largest peak among the running processes below this one, in bytes."""
-    return max((_peak(pid) for pid in _below(os.getpid())), default=0)
+def processes_below() -> frozenset[int]:
+    """Numbers of the running processes below this one."""
+    return frozenset(_below(os.getpid()))
+
+
+def largest_child(*, but: frozenset[int] = frozenset()) -> int:
+    """Largest peak among the running processes below this one, in bytes.
+
+    Args:
+        but: Processes that do not count, e.g. those that ran before.
+    """
+    return max((_peak(pid) for pid in processes_below() - but), default=0)
 
 
 def _below(parent: int) -> Iterator[int]:
