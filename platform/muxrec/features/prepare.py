@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as types
 
+from muxrec.data.keys import positions_of
 from muxrec.encoders.text_source import exported_encoder
 from muxrec.features.arrays import ItemArrays
 from muxrec.features.encode import FeatureEncoder
@@ -90,11 +91,9 @@ def _pair_counts(item_keys: Int64Array, pairs: pa.Table) -> Int64Array:
     """How many training pairs hold each item, int64 ``[C]``."""
     ends = [pairs.column(name).to_numpy() for name in ("item_a", "item_b")]
     keys, counts = np.unique(np.concatenate(ends), return_counts=True)
+    places = positions_of(item_keys, keys)
     found = np.zeros(len(item_keys), dtype=np.int64)
-    at = np.searchsorted(keys, item_keys)
-    hit = at < len(keys)
-    hit[hit] = keys[at[hit]] == item_keys[hit]
-    found[hit] = counts[at[hit]]
+    found[places >= 0] = counts[places[places >= 0]]
     return found
 
 

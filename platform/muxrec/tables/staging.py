@@ -11,6 +11,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -255,7 +256,11 @@ class TablesAccess:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._local = tables.local_tables()
+
+    @cached_property
+    def _local(self) -> dict[str, TableRows]:
+        """Asked for by few steps' hooks and costly on several processes, so not made before."""
+        return self._tables.local_tables()
 
     def local(self, name: str) -> tuple[int, Tensor, Tensor]:
         """First row held here, the rows and their momentum, writable."""
