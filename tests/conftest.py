@@ -6,7 +6,6 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +48,13 @@ def data_folder() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_log_levels() -> Iterator[None]:
-    """Commands set levels for the whole process; the next test starts with those before."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+def _own_log_levels() -> None:
+    """Every test starts with loggers as a new process has them.
+
+    Commands set levels for the whole process, and fixtures that outlive a test run commands too.
+    """
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

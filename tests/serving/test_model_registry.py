@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from muxrec_serving.following.registry import DIGEST_TAG, RegistrySource
 from muxrec_serving.following.sources import first_origin
 
 ALIAS = "champion"
+START_S = 120
 
 
 def make_recipe(output: Path, uri: str | None = None) -> Recipe:
@@ -180,6 +182,19 @@ def test_the_server_follows_the_alias_and_starts_without_the_registry(
         )
 
 
+def _wait_until_healthy(uri: str, server: subprocess.Popen[bytes]) -> None:
+    """Return when the MLflow server answers; it accepts connections later than it says so."""
+    end = time.monotonic() + START_S
+    while time.monotonic() < end:
+        assert server.poll() is None, "the MLflow server ended"
+        try:
+            if httpx.get(f"{uri}/health").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError(f"no MLflow server at {uri} after {START_S} s")
+
+
 @pytest.mark.slow
 def test_the_same_over_http_against_a_real_mlflow_server(
     serving, published, bundles, tmp_path, take_port
@@ -209,15 +224,12 @@ def test_the_same_over_http_against_a_real_mlflow_server(
             "--artifacts-destination",
             str(folder / "artifacts"),
         ],
-        stderr=subprocess.PIPE,
-        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
-        assert mlflow.stderr is not None
-        for line in mlflow.stderr:
-            if "startup complete" in line:
-                break
+        _wait_until_healthy(uri, mlflow)
         recipe = make_recipe(tmp_path / "run", uri)
         recipe = replace(recipe, name="web")
         publish(recipe, bundles[2])
