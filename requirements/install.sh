@@ -6,6 +6,8 @@ device=$2
 root=$(cd "$(dirname "$0")/.." && pwd)
 extras=train,jobs,serving,test,lint
 torch=2.13.0
+# The Triton of torch 2.11, which GPU machines still have: the kernels are compiled under it too.
+older_triton=3.6.0
 
 pip() {
     "$python" -m pip --disable-pip-version-check "$@"
@@ -36,3 +38,10 @@ cpu-Darwin)
     exit 1
     ;;
 esac
+
+# Beside the environment's packages and not among them: only the kernels' gate looks there.
+if [ "$(uname -s)" = Linux ]; then
+    side=$("$python" -c 'import sys; print(sys.prefix)')/triton-$older_triton
+    test -d "$side" || pip install --quiet --no-deps --target "$side" "triton==$older_triton" ||
+        echo "setup: no triton $older_triton found, its gate will be skipped" >&2
+fi

@@ -1,7 +1,7 @@
-"""Machine code of a kernel for a GPU that need not be there: compiled, disassembled, counted.
+"""Machine code of a kernel for a GPU that need not be there: compiled, disassembled, judged.
 
-The triton wheel carries the assembler and the disassembler, so a test on any Linux machine can hold
-what decides a memory-bound kernel's speed: the width of its loads, spills and registers.
+The triton wheel carries the assembler and the disassembler, so any Linux machine can hold what
+decides a memory-bound kernel's speed: the width of its loads, spills, registers, matrix units.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import triton
@@ -20,7 +21,47 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 WARP = 32
+HOPPER = 90
+MOST_REGISTERS = 168
+"""64 Ki registers per multiprocessor over 168 x 32 threads leave 12 programs of 4 KiB in flight:
+48 KiB, twice what hides the memory's latency at full bandwidth."""
+
+SPILLS = ("LDL", "STL")
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+_WATCHED = "LDG|LDGSTS|STG|LDL|STL|HGMMA|HMMA|IMMA|IGMMA|I2F|I2FP|POPC|RED|ATOM|ATOMG"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A kernel under fixed constants, and what its machine code has to be.
+
+    Attributes:
+        name: What tells it from the operation's other variants.
+        kernel: The function's name in the operation's ``triton_kernel`` module.
+        arguments: Run-time argument -> Triton type, e.g. ``*fp32`` or ``i32``.
+        constants: Compile-time argument -> value.
+        aligned: Arguments that are multiples of 16, as torch's allocations are.
+        warps: Warps per program.
+        stages: Stages of pipelined loops; None for Triton's default.
+        registers: Most registers per thread.
+        wide_loads: Fewest loads of 16 bytes.
+        needs: Prefixes of instructions that must occur for compute capability 9.0.
+        forbids: Prefixes of instructions that must not occur.
+        archs: Compute capabilities, times ten, that it is compiled for.
+    """
+
+    name: str
+    kernel: str
+    arguments: Mapping[str, str]
+    constants: Mapping[str, Any]
+    aligned: tuple[str, ...]
+    warps: int = 1
+    stages: int | None = None
+    registers: int = MOST_REGISTERS
+    wide_loads: int = 0
+    needs: tuple[str, ...] = ()
+    forbids: tuple[str, ...] = ()
+    archs: tuple[int, ...] = (HOPPER,)
 
 
 @dataclass(frozen=True)
@@ -30,52 +71,69 @@ class MachineCode:
     Attributes:
         registers: Registers per thread.
         stack_bytes: Stack per thread; anything but 0 is a spill.
-        operations: How often each memory operation occurs, e.g. ``{"LDG.E.128": 8}``.
+        operations: How often each watched operation occurs, e.g. ``{"LDG.E.128": 8}``.
     """
 
     registers: int
     stack_bytes: int
-    operations: Mapping[str, int]
+    operations: Mapping[str, int] = field(default_factory=dict)
 
-    def count(self, prefix: str) -> int:
-        """Operations whose name starts with ``prefix``."""
-        return sum(n for name, n in self.operations.items() if name.startswith(prefix))
+    def count(self, *prefixes: str) -> int:
+        """Operations whose name starts with one of ``prefixes``."""
+        return sum(n for name, n in self.operations.items() if name.startswith(prefixes))
+
+    @property
+    def wide_loads(self) -> int:
+        """Loads of 16 bytes per thread, straight or through shared memory."""
+        return sum(
+            n
+            for name, n in self.operations.items()
+            if name.startswith(("LDG.", "LDGSTS.")) and ".128" in name
+        )
 
 
-def compile_kernel(
-    kernel: Any,
-    *,
-    arguments: Mapping[str, str],
-    constants: Mapping[str, Any],
-    aligned: tuple[str, ...],
-    arch: int,
-    warps: int,
-) -> MachineCode:
-    """Compile ``kernel`` for compute capability ``arch`` and count its machine code.
+def compile_variant(kernels: ModuleType, variant: Variant, *, arch: int) -> MachineCode:
+    """Compile a variant for compute capability ``arch`` and read its machine code.
 
     Args:
-        kernel: A function under ``triton.jit``, decorated without the interpreter.
-        arguments: Run-time argument -> Triton type, e.g. ``*fp32`` or ``i32``.
-        constants: Compile-time argument -> value.
-        aligned: Pointer arguments that are multiples of 16 bytes, as torch's allocations are.
+        kernels: The operation's ``triton_kernel`` module, imported without the interpreter.
+        variant: The function and its constants.
         arch: 80 for an A100, 90 for an H100 or H200.
-        warps: Warps per program.
 
     Raises:
         TypeError: The kernel was decorated under ``TRITON_INTERPRET=1``.
     """
+    kernel = getattr(kernels, variant.kernel)
     if not isinstance(kernel, triton.JITFunction):
         raise TypeError("the kernel is interpreted: compile in a process without TRITON_INTERPRET")
     names = [parameter.name for parameter in kernel.params]
     source = ASTSource(
         fn=kernel,
-        signature={name: arguments.get(name, "constexpr") for name in names},
-        constexprs={(names.index(name),): value for name, value in constants.items()},
-        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
+        signature={name: variant.arguments.get(name, "constexpr") for name in names},
+        constexprs={(names.index(name),): value for name, value in variant.constants.items()},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in variant.aligned},
     )
+    options = {"num_warps": variant.warps}
+    if variant.stages is not None:
+        options["num_stages"] = variant.stages
     target = GPUTarget("cuda", arch, WARP)
-    compiled = triton.compile(source, target=target, options={"num_warps": warps})
-    return read_cubin(compiled.asm["cubin"])
+    return read_cubin(triton.compile(source, target=target, options=options).asm["cubin"])
+
+
+def faults(variant: Variant, code: MachineCode, *, arch: int) -> list[str]:
+    """What is wrong with the machine code, a line each; empty where nothing is."""
+    found = []
+    if code.stack_bytes or code.count(*SPILLS):
+        found.append(f"spills: {code.stack_bytes} bytes of stack, {code.count(*SPILLS)} moves")
+    if code.registers > variant.registers:
+        found.append(f"{code.registers} registers, at most {variant.registers} were expected")
+    if code.wide_loads < variant.wide_loads:
+        found.append(
+            f"{code.wide_loads} loads of 16 bytes, at least {variant.wide_loads} were expected"
+        )
+    if arch == HOPPER:
+        found += [f"no {prefix} instruction" for prefix in variant.needs if not code.count(prefix)]
+    return found + [f"a {prefix} instruction" for prefix in variant.forbids if code.count(prefix)]
 
 
 def read_cubin(cubin: bytes) -> MachineCode:
@@ -85,7 +143,7 @@ def read_cubin(cubin: bytes) -> MachineCode:
         path.write_bytes(cubin)
         listing = _run("nvdisasm", "-c", path)
         usage = _run("cuobjdump", "-res-usage", path)
-    operations = Counter(re.findall(r"\b(?:LDG|STG|LDL|STL|HGMMA)[.\w]*", listing))
+    operations = Counter(re.findall(rf"\b(?:{_WATCHED})(?:\.\w+)*(?![\w.])", listing))
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     if found is None:
         raise RuntimeError(f"cuobjdump said nothing about registers: {usage!r}")

@@ -1,4 +1,4 @@
-"""What decides a memory-bound kernel's speed, read out of its machine code without a GPU."""
+"""What decides a kernel's speed, read out of its machine code without a GPU."""
 
 from __future__ import annotations
 
@@ -6,65 +6,120 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-triton = pytest.importorskip("triton", reason="triton has wheels for Linux only")
+pytest.importorskip("triton", reason="triton has wheels for Linux only")
+
+import triton
+
+from muxrec_kernels import gate
+from muxrec_kernels.machine_code import MachineCode, Variant, faults
+from muxrec_kernels.operations import OPERATIONS
 
 pytestmark = pytest.mark.slow
-WORKER = Path(__file__).with_name("compile_worker.py")
-BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "grad": 4}
+OLDER = "3.6.0"
+"""The triton of torch 2.11, which GPU machines still have."""
 
-# Rows whose bytes are a multiple of 16, for single ids and for long bags.
-FORWARD = [
-    *(("fp32", width, length) for width in (4, 16, 64, 96, 128, 512) for length in (1, 20)),
-    *((dtype, width, 20) for dtype in ("fp16", "bf16") for width in (8, 64, 128, 512)),
-]
-BACKWARD = [("grad", width, 0) for width in (16, 64, 128, 512)]
-
-# 64 Ki registers per multiprocessor over 168 x 32 threads leave 12 programs of 4 KiB in flight:
-# 48 KiB, twice what hides the memory's latency at full bandwidth.
-MOST_REGISTERS = 168
+Run = subprocess.CompletedProcess[str]
 
 
-def compile_all(arch: int, cases: list[tuple[str, int, int]]) -> list[dict]:
+def run_gate(*arguments: str, first: Path | None = None) -> Run:
+    """The gate in a process without the interpreter; ``first`` goes before all other packages."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [sys.executable, str(WORKER), json.dumps({"arch": arch, "cases": cases})]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=600, check=False
+    if first is not None:
+        environment["PYTHONPATH"] = str(first)
+    return subprocess.run(
+        [sys.executable, "-m", "muxrec_kernels.gate", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def check(report: dict) -> None:
-    dtype, width, _ = report["case"]
-    bags, lanes, warps = report["tile"]
-    operations = report["operations"]
-    spilled = {name: n for name, n in operations.items() if name.startswith(("STL", "LDL"))}
-    assert report["stack_bytes"] == 0, report
-    assert not spilled, report
-    assert report["registers"] <= MOST_REGISTERS, report
-    # One pass of a program over its rows, in loads of 16 bytes by every thread.
-    row_bytes = triton.next_power_of_2(width) * BYTES[dtype]
-    needed = max(1, bags * lanes * row_bytes // (16 * 32 * warps))
-    wide = sum(n for name, n in operations.items() if name.startswith("LDG.E.128"))
-    assert wide >= needed, report
-    # A narrow read of a row would be of the row's own type: two bytes for 16-bit tables.
-    assert not any(".U16" in name or ".S16" in name for name in operations), report
+@pytest.fixture(scope="module")
+def compiling() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
 
 
-@pytest.mark.parametrize("arch", [90, 80])
-def test_rows_are_read_in_sixteen_bytes_without_spills(arch: int) -> None:
-    cases = [*FORWARD, *BACKWARD] if arch == 90 else [FORWARD[4], FORWARD[-3], BACKWARD[1]]
-    reports = compile_all(arch, cases)
-    assert len(reports) == len(cases)
-    for report in reports:
-        check(report)
+@pytest.fixture(scope="module")
+def gates(compiling: ThreadPoolExecutor) -> dict[str, Future[Run]]:
+    """Every operation's gate, two at a time."""
+    return {name: compiling.submit(run_gate, name) for name in OPERATIONS}
 
 
-def test_the_gate_sees_narrow_loads() -> None:
-    (report,) = compile_all(90, [("fp16", 63, 20)])
-    with pytest.raises(AssertionError):
-        check(report)
+@pytest.fixture(scope="module")
+def older_triton() -> Path:
+    folder = Path(sys.prefix) / f"triton-{OLDER}"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}: `make setup` puts triton {OLDER} there on Linux")
+    return folder
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_kernel_passes_the_gate(operation: str, gates: dict[str, Future[Run]]) -> None:
+    done = gates[operation].result()
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"triton {triton.__version__}"
+    assert len(lines) > 1
+    assert all(line.endswith("| ok") for line in lines[1:])
+
+
+def test_every_kernel_passes_the_gate_under_the_older_triton(older_triton: Path) -> None:
+    done = run_gate("--arch", "90", first=older_triton)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert done.stdout.startswith(f"triton {OLDER}\n")
+
+
+def test_the_gate_fails_on_narrow_loads() -> None:
+    """A width of 63 cannot be read 16 bytes at a time: the gate has to see it."""
+    code = (
+        "import json, sys\n"
+        "from muxrec_kernels.machine_code import compile_variant, faults\n"
+        "from muxrec_kernels.multiplexed_lookup import triton_kernel, variants\n"
+        "found = variants._forward('fp16', 63, 20)\n"
+        "made = compile_variant(triton_kernel, found, arch=90)\n"
+        "print(json.dumps(faults(found, made, arch=90)))\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    said = json.loads(done.stdout)
+    assert any("loads of 16 bytes" in line for line in said)
+
+
+def test_every_rule_is_judged() -> None:
+    rules = Variant("x", "kernel", {}, {}, (), wide_loads=2, needs=("HGMMA",), forbids=("I2F.U8",))
+    sound = MachineCode(
+        168, 0, {"LDG.E.128": 1, "LDGSTS.E.BYPASS.128": 1, "HGMMA.64x128x16.F32": 4}
+    )
+    assert faults(rules, sound, arch=90) == []
+    for changes, message in (
+        ({"stack_bytes": 8}, "spills: 8 bytes of stack"),
+        ({"operations": {**sound.operations, "STL": 1}}, "spills: 0 bytes of stack, 1 moves"),
+        ({"registers": 169}, "169 registers, at most 168"),
+        ({"operations": {**sound.operations, "LDG.E.128": 0}}, "1 loads of 16 bytes, at least 2"),
+        ({"operations": {"LDG.E.128": 2}}, "no HGMMA instruction"),
+        ({"operations": {**sound.operations, "I2F.U8": 1}}, "a I2F.U8 instruction"),
+    ):
+        (said,) = faults(rules, replace(sound, **changes), arch=90)
+        assert message in said
+    assert faults(rules, replace(sound, operations={"LDG.E.128": 2}), arch=80) == []
+
+
+def test_the_gate_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        gate.main(["nothing"])
+    assert ended.value.code == 2
+    assert "unknown operation nothing: choose from multiplexed_lookup" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        gate.main(["multiplexed_lookup"])
+    assert "TRITON_INTERPRET=1 is set" in capsys.readouterr().err

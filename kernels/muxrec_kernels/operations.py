@@ -1,0 +1,6 @@
+"""Every operation of this package, by the name of its folder."""
+
+from __future__ import annotations
+
+OPERATIONS = ("multiplexed_lookup",)
+"""Each folder holds ``reference.py``, ``triton_kernel.py``, ``variants.py`` and ``bench.py``."""
