@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
+
 from muxrec_kernels.bench.case import OURS, ROOF, Case, Run
 from muxrec_kernels.bench.roofs import Roof
 from muxrec_kernels.bench.timing import (
@@ -87,17 +89,18 @@ def try_case(case: Case) -> tuple[Result, dict[str, Run]]:
 
 
 def measure_case(case: Case, roof: Roof) -> Result:
-    """Time a case on a CUDA device.
+    """Time a case on its device; graphs and peak memory are a CUDA device's only.
 
     Args:
         case: The workload.
         roof: What its share is taken of.
     """
     result, able = try_case(case)
-    if case.peak_bytes:
+    is_cuda = torch.cuda.is_available()
+    if case.peak_bytes and is_cuda:
         result.peak_bytes = {name: peak_bytes(run) for name, run in able.items()}
     calls = 1
-    if case.is_small:
+    if case.is_small and is_cuda:
         able, failed = graph_runs(able)
         result.absent |= failed
         calls = REPLAYS

@@ -21,6 +21,8 @@ TABLE_BYTES = 4 * 2**30
 SHAPES = ((8, 1), (16, 1), (32, 1), (32, 2), (64, 4))
 """Rows in flight and warps of a program; the best of them is the roof."""
 INDEX_BYTES = 8
+LOOKUPS = 64 * 2**20
+"""Rows of up to 128 bytes read per call; fewer of larger ones."""
 ROUNDS = 15
 KERNELS: ModuleType = triton_kernel
 
@@ -57,16 +59,18 @@ def gather_rows(table: Tensor, rows: Tensor, *, lanes: int, steps: int, warps: i
     return out
 
 
-def gather_roof(row_bytes: int, device: torch.device) -> Roof:
+def gather_roof(
+    row_bytes: int, device: torch.device, *, table_bytes: int = TABLE_BYTES, lookups: int = LOOKUPS
+) -> Roof:
     """The best bandwidth of random rows of ``row_bytes``, a power of two from 16 to 4,096.
 
     Rows of other sizes are measured by the next power of two below, since what they touch beyond it
     is counted in their own traffic.
     """
     words = _power_of_two_below(row_bytes) // 4
-    count = TABLE_BYTES // (4 * words)
+    count = table_bytes // (4 * words)
     table = torch.zeros(count, words, dtype=torch.int32, device=device)
-    lookups = 64 * 2**20 // max(1, words // 32)
+    lookups //= max(1, words // 32)
     sets = [torch.randint(count, (lookups,), device=device) for _ in range(2)]
     best = Roof(row_bytes, 0.0, ())
     for lanes, warps in SHAPES:
@@ -82,9 +86,9 @@ def gather_roof(row_bytes: int, device: torch.device) -> Roof:
     return best
 
 
-def copy_roof(device: torch.device) -> Roof:
+def copy_roof(device: torch.device, *, table_bytes: int = TABLE_BYTES) -> Roof:
     """Bandwidth of a copy, bytes read and written."""
-    source = torch.zeros(TABLE_BYTES // 8, dtype=torch.int32, device=device)
+    source = torch.zeros(table_bytes // 8, dtype=torch.int32, device=device)
     target = torch.empty_like(source)
     milliseconds = _median(lambda _: target.copy_(source))
     return Roof(0, 2 * source.nbytes / (milliseconds / 1e3), ())

@@ -1,8 +1,9 @@
-"""Milliseconds of calls on a CUDA device, interleaved, and what else is measured about them."""
+"""Milliseconds of calls, interleaved, and what else is measured about them."""
 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping
 
 import torch
@@ -74,6 +75,11 @@ def _replaying(graphs: list[torch.cuda.CUDAGraph]) -> Run:
 
 
 def _elapsed(call: Callable[[], object]) -> float:
+    """Milliseconds by the device's events; by the wall clock without a device."""
+    if not torch.cuda.is_available():
+        begun = time.perf_counter()
+        call()
+        return 1e3 * (time.perf_counter() - begun)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     call()

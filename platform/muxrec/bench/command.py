@@ -23,6 +23,11 @@ BENCHES = {
         "Quality against bytes of the table methods.",
         "train,cpu",
     ),
+    "kernels": LazyCommand(
+        "muxrec.bench.kernels:kernels_bench",
+        "Triton kernels: correctness, then time against peers and the memory's roof.",
+        "train,cpu",
+    ),
     "memory": LazyCommand(
         "muxrec.bench.memory:memory_bench",
         "Peak memory of training, export and serving with large tables.",

@@ -39,14 +39,21 @@ def write_report(folder: Path, name: str, tables: Sequence[Table]) -> tuple[Path
 
     The Markdown replaces whatever stood there: prose belongs into another file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    markdown, machine = folder / f"{name}.md", folder / f"{name}.json"
-    text = "\n".join(table.markdown() for table in tables)
-    head = f"<!-- written by `muxrec bench {name.removeprefix('bench-')}`; do not edit -->\n\n"
-    markdown.write_text(head + text, encoding="utf-8")
+    machine = folder / f"{name}.json"
+    markdown = write_markdown(folder, name, tables)
     found = [asdict(table) for table in tables]
     machine.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return markdown, machine
+
+
+def write_markdown(folder: Path, name: str, tables: Sequence[Table]) -> Path:
+    """Write ``<name>.md`` alone, for measurements that have a JSON file of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    markdown = folder / f"{name}.md"
+    text = "\n".join(table.markdown() for table in tables)
+    head = f"<!-- written by `muxrec bench {name.removeprefix('bench-')}`; do not edit -->\n\n"
+    markdown.write_text(head + text, encoding="utf-8")
+    return markdown
 
 
 def _line(cells: Sequence[str]) -> str:
