@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from muxrec.cli import run
+from muxrec.cli import end, run
 from muxrec.training.step import Stepper
 
 
@@ -27,13 +27,13 @@ def _die_at(rank: str, step: int, number: int) -> None:
     Stepper.__call__ = call
 
 
-def main() -> int:
+def main() -> None:
     recipe, *death = sys.argv[1:]
     if death:
         name = death[2] if len(death) > 2 else "SIGKILL"
         _die_at(death[0], int(death[1]), signal.Signals[name])
-    return run(["train", recipe, "--variants", "main"])
+    end(run(["train", recipe, "--variants", "main"]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
