@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-OPERATIONS = ("multiplexed_lookup",)
+OPERATIONS = ("multiplexed_lookup", "fusion_gate")
 """Each folder holds ``reference.py``, ``triton_kernel.py``, ``variants.py`` and ``bench.py``."""

@@ -13,6 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from muxrec_kernels.dispatch import Backend
+from muxrec_kernels.fusion_gate import fusion_gate
+
 
 class GateFusion(nn.Module):
     """A chain of NoteLLM-2 gates: ``fused = z * fused + (1 - z) * m``, elementwise.
@@ -39,17 +42,15 @@ class GateFusion(nn.Module):
             present: bool ``[B, M]``.
         """
         fused, is_fused = vectors[:, 0], present[:, 0]
-        parts = [fused]
+        parts = vectors[:, :1]
+        # A graph that is being exported consists of the reference's operations.
+        backend = Backend.REFERENCE if torch.compiler.is_exporting() else None
         for step, gate in enumerate(self.gates, start=1):
             new, is_new = vectors[:, step], present[:, step]
-            z = torch.sigmoid(gate(torch.cat([fused, new], dim=1))).to(fused.dtype)
-            both = (is_fused & is_new)[:, None]
-            only_new = (is_new & ~is_fused)[:, None]
-            z = torch.where(both, z, torch.where(only_new, 0.0, 1.0))
-            parts = [z * part for part in parts] + [(1.0 - z) * new]
-            fused = z * fused + (1.0 - z) * new
+            logits = gate(torch.cat([fused, new], dim=1))
+            fused, parts = fusion_gate(logits, fused, new, parts, is_fused, is_new, backend=backend)
             is_fused = is_fused | is_new
-        return torch.stack(parts, dim=1)
+        return parts
 
 
 class ConcatFusion(nn.Module):
