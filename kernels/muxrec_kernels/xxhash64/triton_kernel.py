@@ -27,12 +27,25 @@ def rotate_left(value, BITS: tl.constexpr):
 
 
 @triton.jit
-def hash_rows(ids, seed, rows):
-    """Rows int64 of ``ids`` int64 under ``seed`` int64, for a table of ``rows`` rows."""
+def hash_ids(ids, seed):
+    """Hashes uint64 of ``ids`` int64 under ``seed`` int64, short of the last mixing step."""
     lane = ids.to(tl.uint64, bitcast=True) * tl.full([], P2, tl.uint64)
     lane = rotate_left(lane, 31) * tl.full([], P1, tl.uint64)
     h = (seed.to(tl.uint64, bitcast=True) + tl.full([], P5_PLUS_8, tl.uint64)) ^ lane
     h = rotate_left(h, 27) * tl.full([], P1, tl.uint64) + tl.full([], P4, tl.uint64)
     h = (h ^ (h >> 33)) * tl.full([], P2, tl.uint64)
-    h = (h ^ (h >> 29)) * tl.full([], P3, tl.uint64)
-    return (((h >> 32) * rows.to(tl.uint64)) >> 32).to(tl.int64)
+    return (h ^ (h >> 29)) * tl.full([], P3, tl.uint64)
+
+
+@triton.jit
+def reduce_to_rows(h, rows):
+    """Rows int64 of hashes uint64, for a table of ``rows`` rows."""
+    # An argument of 1 comes as a constant, which has no type to convert from.
+    height = tl.full([], rows, tl.int64).to(tl.uint64)
+    return (((h >> 32) * height) >> 32).to(tl.int64)
+
+
+@triton.jit
+def hash_rows(ids, seed, rows):
+    """Rows int64 of ``ids`` int64 under ``seed`` int64, for a table of ``rows`` rows."""
+    return reduce_to_rows(hash_ids(ids, seed), rows)
