@@ -100,7 +100,7 @@ def _runs(starts: Tensor, count: int, run: int) -> tuple[Tensor, Tensor]:
     """
     first, last = starts[:-1], starts[1:]
     to_cut = torch.minimum(last, (torch.div(first, run, rounding_mode="trunc") + 1) * run)
-    cuts = torch.arange(run, count, run, device=starts.device)
+    cuts = torch.arange(run, max(run, count), run, device=starts.device)
     row = torch.searchsorted(starts, cuts, right=True) - 1
     after = torch.minimum(last[row], cuts + run)
     after = torch.where(first[row] == cuts, cuts, after)
