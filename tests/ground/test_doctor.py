@@ -151,6 +151,22 @@ def test_a_probe_tells_what_works_and_what_does_not(
     assert said == "ImportError: undefined symbol: planted"
 
 
+def test_the_doctor_says_which_backend_the_kernels_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton", reason="triton has wheels for Linux only")
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("there is a CUDA device: operations take the Triton backend")
+    installed = {"triton": ("3.7.1",)}
+    monkeypatch.delenv("MUXREC_BACKEND", raising=False)
+    ran = "ok: kernels ran in the interpreter; operations on cpu tensors take the reference backend"
+    assert probe_backends(installed)["triton"] == ran
+    monkeypatch.setenv("MUXREC_BACKEND", "reference")
+    assert probe_backends(installed)["triton"] == f"{ran}, forced by MUXREC_BACKEND"
+    monkeypatch.setenv("MUXREC_BACKEND", "triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    said = probe_backends(installed)["triton"]
+    assert "backend triton was asked for on cpu but Triton needs a CUDA device" in said
+
+
 @pytest.mark.parametrize(("version", "major"), [("17.0.15", 17), ("21", 21), ("1.8.0_392", 8)])
 def test_java_counts_its_versions_in_two_ways(version: str, major: int) -> None:
     assert java_major(version) == major

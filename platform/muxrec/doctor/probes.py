@@ -21,9 +21,20 @@ print('looked up', tuple(bags(ids)['f'].shape))
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
     SplitTableBatchedEmbeddingBagsCodegen)""",
     "triton": """
-import torch, triton
-gpu = torch.cuda.is_available()
-print('on the GPU' if gpu else 'in the interpreter (TRITON_INTERPRET=1)')""",
+import os, torch
+from muxrec_kernels.dispatch import choose_backend
+device = 'cuda' if torch.cuda.is_available() else 'cpu'
+picked = choose_backend(torch.device(device))
+if device == 'cpu':
+    os.environ['TRITON_INTERPRET'] = '1'
+from muxrec_kernels.multiplexed_lookup import multiplexed_lookup
+one, zero = (torch.tensor([n], device=device) for n in (1, 0))
+multiplexed_lookup(torch.ones(4, 4, device=device), one, torch.cat([zero, one]), zero, one,
+                   batch_size=1, backend='triton')
+where = 'on the GPU' if device == 'cuda' else 'in the interpreter'
+forced = ', forced by MUXREC_BACKEND' if os.environ.get('MUXREC_BACKEND') else ''
+print(f'kernels ran {where}; operations on {device} tensors take the {picked.value} backend{forced}')
+""",
     "onnxruntime": "import onnxruntime; print(', '.join(onnxruntime.get_available_providers()))",
     "hnswlib": """
 import hnswlib, numpy
