@@ -33,7 +33,8 @@ multiplexed_lookup(torch.ones(4, 4, device=device), one, torch.cat([zero, one]),
                    batch_size=1, backend='triton')
 where = 'on the GPU' if device == 'cuda' else 'in the interpreter'
 forced = ', forced by MUXREC_BACKEND' if os.environ.get('MUXREC_BACKEND') else ''
-print(f'kernels ran {where}; operations on {device} tensors take the {picked.value} backend{forced}')
+taken = f'operations on {device} tensors take the {picked.value} backend'
+print(f'kernels ran {where}; {taken}{forced}')
 """,
     "onnxruntime": "import onnxruntime; print(', '.join(onnxruntime.get_available_providers()))",
     "hnswlib": """
