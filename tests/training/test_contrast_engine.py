@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -137,7 +138,7 @@ def test_candidates_are_the_distinct_items_and_know_their_places() -> None:
 
 def test_multi_positive_weighs_every_known_partner_in_both_directions() -> None:
     pairs, known = _batch()
-    relation = RELATIONS["multi"](candidates_in_batch(pairs), known)
+    relation = RELATIONS["multi"](candidates_in_batch(pairs), known).dense()
     expected = torch.zeros(4, 4)  # places: 2, 4, 7, 9
     expected[1, 3], expected[1, 0], expected[3, 2] = 0.5, 0.25, 1.0
     expected[0, 2] = 1e-6  # A known pair without score is still no negative.
@@ -148,7 +149,7 @@ def test_multi_positive_weighs_every_known_partner_in_both_directions() -> None:
 def test_single_positive_ignores_the_other_known_partners() -> None:
     pairs, known = _batch()
     candidates = candidates_in_batch(pairs)
-    relation = RELATIONS["single"](candidates, known)
+    relation = RELATIONS["single"](candidates, known).dense()
     assert relation.weight.shape == (8, 4)
     assert torch.equal(relation.weight.sum(dim=1), torch.ones(8))
     first = relation.ignored[0]  # Item 4 asks for 9; 4 is itself and 2 is another known partner.
@@ -159,9 +160,36 @@ def test_a_pair_of_an_item_with_itself_asks_for_nothing() -> None:
     same = np.array([3, 3])
     pairs = PairBatch(same, np.array([3, 5]), np.ones(2, dtype=np.float32))
     for relation in RELATIONS.values():
-        found = relation(candidates_in_batch(pairs), KnownPairs(pairs, 6))
+        found = relation(candidates_in_batch(pairs), KnownPairs(pairs, 6)).dense()
         assert not found.weight[found.ignored].any()
         assert found.weight.sum() == 2
+
+
+@pytest.mark.parametrize("name", RELATIONS)
+def test_the_lists_of_a_relation_rise_within_each_query(name: str) -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.integers(0, 20, (2, 60))
+    pairs = PairBatch(a, b, rng.random(60).astype(np.float32))
+    candidates = candidates_in_batch(pairs.take(np.arange(25)))
+    relation = {**RELATIONS}[name](candidates, KnownPairs(pairs, 20))  # type: ignore[index]
+    lists = [(relation.offsets, relation.columns)]
+    lists.append((relation.ignored_offsets, relation.ignored_columns))
+    for offsets, columns in lists:
+        assert offsets[0] == 0
+        assert offsets[-1] == len(columns)
+        for start, stop in itertools.pairwise(offsets.tolist()):
+            assert (columns[start:stop].diff() > 0).all()
+
+
+def test_a_duplicate_of_the_query_and_what_is_missing_are_ignored() -> None:
+    pairs, known = _batch()
+    relation = RELATIONS["multi"](candidates_in_batch(pairs), known)
+    relation = relation._replace(items=torch.tensor([2, 4, 4, 9]))
+    missing = torch.tensor([True, False, False, False])
+    weight, ignored = relation.dense(missing)
+    expected = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 0], [1, 0, 0, 1]]).bool()
+    assert torch.equal(ignored, expected)
+    assert not weight[ignored].any()
 
 
 def test_log_inclusion_is_the_share_of_batches_that_hold_the_item() -> None:

@@ -11,7 +11,8 @@ from muxrec_kernels.contrastive_loss.rules import Rules
 def dense_weight(rules: Rules, candidates: int) -> Tensor:
     """Weights of the positives, float32 ``[Q, C]``; 0 for every other entry."""
     weight = rules.weights.new_zeros(len(rules.offsets) - 1, candidates)
-    return weight.index_put((_rows(rules.offsets), rules.columns), rules.weights, accumulate=True)
+    at = (_rows(rules.offsets, rules.columns), rules.columns)
+    return weight.index_put(at, rules.weights, accumulate=True)
 
 
 def dense_ignored(rules: Rules, candidates: int) -> Tensor:
@@ -19,7 +20,8 @@ def dense_ignored(rules: Rules, candidates: int) -> Tensor:
     shape = (len(rules.offsets) - 1, candidates)
     ignored = torch.zeros(shape, dtype=torch.bool, device=rules.offsets.device)
     if rules.ignored_offsets is not None and rules.ignored_columns is not None:
-        ignored[_rows(rules.ignored_offsets), rules.ignored_columns] = True
+        columns = rules.ignored_columns
+        ignored[_rows(rules.ignored_offsets, columns), columns] = True
     if rules.query_items is not None and rules.candidate_items is not None:
         ignored |= rules.query_items[:, None] == rules.candidate_items[None, :]
     if rules.query_missing is not None:
@@ -47,5 +49,7 @@ def contrastive_loss(queries: Tensor, candidates: Tensor, rules: Rules, *, scale
     return (scores.logsumexp(dim=1) - positive).sum() / max(1, len(asking))
 
 
-def _rows(offsets: Tensor) -> Tensor:
-    return torch.repeat_interleave(offsets.diff())
+def _rows(offsets: Tensor, columns: Tensor) -> Tensor:
+    """The query of each listed entry, int64 ``[n]``."""
+    queries = torch.arange(len(offsets) - 1, device=offsets.device)
+    return queries.repeat_interleave(offsets.diff(), output_size=columns.numel())

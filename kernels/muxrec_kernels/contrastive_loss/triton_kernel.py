@@ -99,7 +99,8 @@ def forward_kernel(
         sums = sums * tl.exp2(top - base) + tl.sum(tl.exp2(scores - base[:, None]), axis=1)
         top = higher
     target = out + tl.program_id(1).to(tl.int64) * query_count + row
-    tl.store(target, top + tl.log2(sums), mask=in_rows)
+    # The largest score adds 1; without any, the sum of 0 has no logarithm.
+    tl.store(target, top + tl.log2(tl.maximum(sums, 1.0)), mask=in_rows)
 
 
 @triton.jit
@@ -137,7 +138,7 @@ def positives_kernel(
     part = tl.load(parts + split * query_count + query, mask=split < SPLITS, other=float("-inf"))
     top = tl.max(part, axis=0)
     base = tl.where(top == float("-inf"), 0.0, top)
-    lse = base + tl.log2(tl.sum(tl.exp2(part - base), axis=0))
+    lse = base + tl.log2(tl.maximum(tl.sum(tl.exp2(part - base), axis=0), 1.0))
 
     factor = tl.load(scale) * LOG2_E
     width = tl.arange(0, D_PADDED)  # [D_PADDED]
@@ -165,12 +166,11 @@ def positives_kernel(
         address = candidates + column[:, None] * D + width[None, :]  # [LANES, D_PADDED]
         other = tl.load(address, mask=alive[:, None] & in_width[None, :], other=0.0)
         score = tl.sum(own[None, :] * other.to(tl.float32), axis=1) * factor + term
-        score = tl.where(hidden, float("-inf"), score)
         weight = tl.where(hidden, 0.0, tl.load(weights + at, mask=alive, other=0.0))
-        tl.store(scores + at, score, mask=alive)
+        tl.store(scores + at, tl.where(hidden, float("-inf"), score), mask=alive)
         tl.store(kept + at, weight, mask=alive)
         total += weight
-        weighted += tl.where(weight > 0.0, weight * score, 0.0)
+        weighted += weight * tl.where(hidden, 0.0, score)
 
     weight = tl.sum(total, axis=0)
     asks = weight > 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from muxrec.losses.relation import Relation
 from muxrec.recipe.model import Objective
 from muxrec.towers.matryoshka import cut
 from muxrec.towers.output import TowerOutput
+from muxrec_kernels.contrastive_loss import Rules, contrastive_loss
+from muxrec_kernels.dispatch import Backend, choose_backend
 
 COLDEST, WARMEST = 0.01, 1.0
 
@@ -80,24 +83,41 @@ class ContrastiveObjective(nn.Module):
         return loss
 
     def _over_widths(self, vectors: Tensor, relation: Relation, items: Tensor) -> Tensor:
-        target = target_of(relation.weight, relation.ignored)
+        ready = _ready(relation)
         prefixes = [cut(vectors, width, trained=self.widths) for width in self.widths]
-        losses = [self._loss(prefix, target, relation.queries, items) for prefix in prefixes]
+        losses = [self._loss(prefix, ready, relation.queries, items) for prefix in prefixes]
         return torch.stack(losses).mean()
 
     def _over_modalities(self, output: TowerOutput, relation: Relation, items: Tensor) -> Tensor:
         losses = []
         for at, vectors in enumerate(output.modality_vectors.values()):
-            missing = ~output.modality_present[:, at]
-            ignored = relation.ignored | missing[None, :] | missing[relation.queries][:, None]
-            target = target_of(relation.weight, ignored)
-            losses.append(self._loss(vectors, target, relation.queries, items))
+            ready = _ready(relation, ~output.modality_present[:, at])
+            losses.append(self._loss(vectors, ready, relation.queries, items))
         return torch.stack(losses).mean()
 
-    def _loss(self, vectors: Tensor, target: Target, queries: Tensor, items: Tensor) -> Tensor:
-        # Divided by the temperature before the product: C x D numbers instead of Q x C.
-        asking = vectors[queries[target.asking]] / self.log_temperature.exp()
-        scores = asking @ vectors.T
+    def _loss(
+        self, vectors: Tensor, ready: Target | Rules, queries: Tensor, items: Tensor
+    ) -> Tensor:
+        bias = None
         if self.settings.logq:
-            scores = scores - self.settings.logq * self.log_inclusion[items][None, :]
-        return contrast(scores, target, cross_entropy)
+            bias = self.settings.logq * self.log_inclusion[items]
+        if isinstance(ready, Rules):
+            rules = ready if bias is None else replace(ready, column_bias=-bias)
+            scale = (-self.log_temperature).exp()
+            return contrastive_loss(vectors[queries], vectors, rules, scale=scale)
+        # Divided by the temperature before the product: C x D numbers instead of Q x C.
+        asking = vectors[queries[ready.asking]] / self.log_temperature.exp()
+        scores = asking @ vectors.T
+        if bias is not None:
+            scores = scores - bias[None, :]
+        return contrast(scores, ready, cross_entropy)
+
+
+def _ready(relation: Relation, missing: Tensor | None = None) -> Target | Rules:
+    """The relation as what computes the loss here wants it: lists for the kernel, else matrices.
+
+    The kernel knows the cross-entropy alone; another divergence goes through matrices everywhere.
+    """
+    if choose_backend(relation.queries.device) is Backend.TRITON:
+        return relation.rules(missing)
+    return target_of(*relation.dense(missing))
