@@ -229,8 +229,9 @@ def robe_kernel(
         # the BLOCK threads that share a piece, but not a load of a whole warp's width.
         found = tl.load(ids + at[:, None] + 0 * piece[None, :], mask=is_read, other=0)
         begin, sign = cut_pieces(found, seed[None, :], numbers)  # type: ignore[misc]
-        place = begin[:, :, None] + columns[None, None, :]
-        place = tl.where(place >= numbers, place - numbers, place)
+        # Counted from the end: below 2**31 numbers no sum leaves 32 bits.
+        place = (begin - numbers).to(tl.int32)[:, :, None] + columns[None, None, :]
+        place = tl.where(place < 0, place + numbers, place)
         mask = is_read[:, :, None] & is_column[None, None, :]
         values = tl.load(array + place, mask=mask, other=0.0).to(tl.float32)
         if WEIGHTED:
