@@ -3,7 +3,7 @@
 A row is ``ceil(d * bits / 8)`` bytes of codes side by side, the first in a byte's lowest bits (as
 in fbgemm's inference kernels), nothing up to the last four bytes, and there two float16: step and
 offset. Number c of a row is ``offset + step * code[c]``. Rows are multiples of 16 bytes, so that
-codes load 16 bytes at a time; levels before the codes, where fbgemm has them, would shift these.
+codes load 16 bytes at a time; levels before the codes, as fbgemm lays them, would shift these.
 
 Memory moves in sectors of 32 bytes. A width whose codes and levels fill 32, 64, 128, ... bytes
 wastes none: 120 numbers of 4 bits take two sectors where 128 take three. Such widths are
