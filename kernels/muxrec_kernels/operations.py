@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-OPERATIONS = ("multiplexed_lookup", "fusion_gate", "quantised_lookup")
+OPERATIONS = ("multiplexed_lookup", "fusion_gate", "quantised_lookup", "row_update")
 """Each folder holds ``reference.py``, ``triton_kernel.py``, ``variants.py`` and ``bench.py``."""

@@ -7,7 +7,7 @@ For a row r of the table and the lookups m that read it, in the order of their n
 The lookups lie sorted by row. A program takes CHUNK of them in steps of LANES: it sums every run of
 one row within a step by a segmented scan, carries an open run into the next step, and updates the
 rows of the runs that lie inside its chunk. What is left of runs that cross a border of chunks, at
-most two sums per chunk, is stored and merged by a second kernel in the order of the chunks. So every
+most two sums per chunk, is stored and merged by a second kernel in the order of the chunks. Every
 program reads the same number of gradient vectors however often a row occurs, no run is found or
 counted beforehand, and the order of every sum is fixed by the sorted positions alone.
 

@@ -106,7 +106,6 @@ def _variants() -> Iterator[Variant]:
     yield _update("adam", "fp32", 64)
     yield _update("adam", "fp16", 128)
     yield _merge("adagrad", "fp32", 64)
-    yield _merge("adam", "bf16", 128)
 
 
 VARIANTS = tuple(_variants())
