@@ -101,6 +101,17 @@ def bag_scales(offsets: Tensor, exponent: float | Tensor) -> Tensor:
     return offsets.diff().clamp(min=1).float().pow(-exponent)
 
 
+def pooled_lookup(
+    table: Tensor, rows: Tensor, offsets: Tensor, *, weights: Tensor | None, pooling: str
+) -> Tensor:
+    """See :func:`muxrec_kernels.multiplexed_lookup.pooled_lookup`; runs on any device."""
+    pooled = pool_rows(table, rows, offsets, weights)
+    if pooling == "sum":
+        return pooled
+    scales = bag_scales(offsets, POOLING_EXPONENTS[pooling])
+    return pooled * scales[:, None].to(pooled.dtype)
+
+
 def multiplexed_lookup(
     table: Tensor,
     ids: Tensor,
@@ -117,9 +128,6 @@ def multiplexed_lookup(
         ids, offsets, slot_features, slot_seeds, rows=table.shape[0], batch_size=batch_size
     )
     used = None if weights is None else weights[found.positions]
-    pooled = pool_rows(table, found.rows, found.offsets, used)
-    if pooling != "sum":
-        scales = bag_scales(found.offsets, POOLING_EXPONENTS[pooling])
-        pooled = pooled * scales[:, None].to(pooled.dtype)
+    pooled = pooled_lookup(table, found.rows, found.offsets, weights=used, pooling=pooling)
     shape = (slot_features.numel(), batch_size, table.shape[1])
     return pooled.view(shape).transpose(0, 1).reshape(batch_size, -1)

@@ -1,16 +1,16 @@
-"""Multiplexed lookup in Triton: hash, gather and pool in one pass; segment sums for the gradient.
+"""Multiplexed lookup in Triton: hash, gather and pool in one pass, long bags split and merged.
 
-Forward, for slot s (feature f, seed z) and item b with ids i_1 .. i_n:
+For slot s (feature f, seed z) and item b with ids i_1 .. i_n:
 
     out[b, s*d : (s+1)*d] = scale(n) * sum_k weight_k * table[row(i_k, z)]
 
-Backward, for a table row r and the lookups (b, s, k) that read it, in the order of their numbers:
+where row is the hash, or the id itself where rows are given. A bag of at least PIECE ids is summed
+in pieces of PIECE ids, each by a program of its own, and then merged in their order:
 
-    grad[r] = sum  scale(n) * weight_k * grad_out[b, s*d : (s+1)*d]
+    sum = (piece_0 + piece_1 + ..) + the n % PIECE ids that are left
 
-A program holds a tile of BAGS bags with LANES ids of each in flight; a thread's accumulator is two-
-dimensional and is summed over the lanes once per bag. Width, tile and lanes are compile-time
-constants: only then are rows read with 16-byte loads.
+A program holds a tile of BAGS bags with LANES ids of each in flight. Width, tile and lanes are
+compile-time constants: only then are rows read with 16-byte loads.
 """
 
 from __future__ import annotations
@@ -20,100 +20,222 @@ import triton.language as tl
 
 from muxrec_kernels.xxhash64.triton_kernel import hash_rows
 
+STAGES = tl.constexpr(3)
+"""Ids, rows and sums of three steps overlap. Rows then travel as asynchronous copies, which the
+assembler cannot delay: of plain loads it kept two in flight, to spare registers."""
+
 
 @triton.jit
-def forward_kernel(
-    table,  # [R, D]
-    ids,  # int64 [N]
-    offsets,  # int64 [F * B + 1]
-    slot_features,  # int64 [S]
-    slot_seeds,  # int64 [S]
-    weights,  # float32 [N], read where WEIGHTED
-    out,  # float32 [B, S * D]
-    rows,  # R
-    batch_size,  # B
-    slots,  # S
+def sum_rows(
+    table,
+    ids,
+    weights,
+    start,  # int64 [BAGS * LANES], bag l % BAGS in lane l: first id
+    stop,  # int64 [BAGS * LANES]: one past the last id
+    seed,
+    rows,
     D: tl.constexpr,
     D_PADDED: tl.constexpr,
     BAGS: tl.constexpr,
     LANES: tl.constexpr,
     WEIGHTED: tl.constexpr,
-    EXPONENT: tl.constexpr,  # 0 sum, 1 mean, 2 square root
+    HASHED: tl.constexpr,
 ):
-    slot = tl.program_id(1)
-    feature = tl.load(slot_features + slot)
-    seed = tl.load(slot_seeds + slot)
-
-    # Lane l of the tile: bag l // LANES, place l % LANES of each step.   [BAGS * LANES]
-    lane = tl.arange(0, BAGS * LANES)
-    bag = tl.program_id(0).to(tl.int64) * BAGS + lane // LANES
-    in_batch = bag < batch_size
-    start = tl.load(offsets + feature * batch_size + bag, mask=in_batch, other=0)
-    stop = tl.load(offsets + feature * batch_size + bag + 1, mask=in_batch, other=0)
+    lane = tl.arange(0, BAGS * LANES)  # [BAGS * LANES]
     columns = tl.arange(0, D_PADDED)  # [D_PADDED]
     is_column = columns < D
 
     sums = tl.zeros([BAGS * LANES, D_PADDED], tl.float32)
-    for step in range(0, tl.max(stop - start), LANES):
-        at = start + step + lane % LANES  # [BAGS * LANES]
+    for step in tl.range(0, tl.max(stop - start), LANES, num_stages=STAGES):
+        at = start + step + lane // BAGS  # [BAGS * LANES]
         alive = at < stop
-        found = tl.load(ids + at, mask=alive, other=0)
-        row = hash_rows(found, seed, rows)
+        row = tl.load(ids + at, mask=alive, other=0)
+        if HASHED:
+            row = hash_rows(row, seed, rows)
+        # The shuffle hands rows to the threads that read them. Without it the compiler would hash
+        # every id in each of these threads, 16 times over for rows of 256 bytes.
+        row = tl.gather(tl.where(alive, row, -1).to(tl.int32), lane, 0)
+        is_read = (row >= 0)[:, None] & is_column[None, :]
         # 64-bit addresses: rows * D may pass 2**31.                    [BAGS * LANES, D_PADDED]
-        address = table + row[:, None] * D + columns[None, :]
-        values = tl.load(address, mask=alive[:, None] & is_column[None, :], other=0.0)
-        values = values.to(tl.float32)
+        address = table + row.to(tl.int64)[:, None] * D + columns[None, :]
+        values = tl.load(address, mask=is_read, other=0.0).to(tl.float32)
         if WEIGHTED:
             weight = tl.load(weights + at, mask=alive, other=0.0)
-            values = values * weight[:, None]
+            values = values * tl.gather(weight, lane, 0)[:, None]
         sums += values
-
-    pooled = tl.sum(tl.reshape(sums, [BAGS, LANES, D_PADDED]), axis=1)  # [BAGS, D_PADDED]
-    item = tl.program_id(0).to(tl.int64) * BAGS + tl.arange(0, BAGS)
-    in_batch = item < batch_size
-    if EXPONENT != 0:
-        first = tl.load(offsets + feature * batch_size + item, mask=in_batch, other=0)
-        last = tl.load(offsets + feature * batch_size + item + 1, mask=in_batch, other=0)
-        length = tl.maximum(last - first, 1).to(tl.float32)
-        if EXPONENT == 2:
-            length = tl.sqrt(length)
-        pooled = pooled / length[:, None]
-    # The width is a constant, so its product shows the compiler that 16-byte stores are aligned.
-    target = out + (item * slots + slot)[:, None] * D + columns[None, :]
-    tl.store(target, pooled, mask=in_batch[:, None] & is_column[None, :])
+    return tl.sum(tl.reshape(sums, [LANES, BAGS, D_PADDED]), axis=0)  # [BAGS, D_PADDED]
 
 
 @triton.jit
-def segment_kernel(
-    grad_out,  # float32 [B, S * D] read as [B * S, D]
-    sources,  # int64 [M]: which of the B * S vectors each lookup feeds, ordered by row
-    scales,  # float32 [M], ordered likewise, read where SCALED
-    starts,  # int64 [U + 1]: where each row's lookups begin
-    out,  # float32 [U, D]
+def pool(sums, length, EXPONENT: tl.constexpr):
+    # [BAGS, D_PADDED] by [BAGS]; an empty bag stays zero.
+    if EXPONENT == 0:
+        return sums
+    divisor = tl.maximum(length, 1).to(tl.float32)
+    if EXPONENT == 2:
+        divisor = tl.sqrt(divisor)
+    return sums / divisor[:, None]
+
+
+@triton.jit
+def find_piece(offsets, first, batch_size, piece, halvings, PIECE: tl.constexpr):
+    """First id of a piece and whether a bag of the feature has such a piece.
+
+    A bag's pieces are numbered from ``start // PIECE`` on: no other bag has the same numbers, since
+    the next one starts after ``n // PIECE`` whole pieces.
+    """
+    # The last bag that starts before the next number's ids, by halving [low, high).
+    low = tl.full([], 0, tl.int64)
+    high = tl.full([], batch_size, tl.int64)
+    for _ in range(halvings):
+        middle = (low + high) // 2
+        is_before = tl.load(offsets + first + middle) < (piece + 1) * PIECE
+        low = tl.where(is_before, middle, low)
+        high = tl.where(is_before, high, middle)
+    start = tl.load(offsets + first + low)
+    length = tl.load(offsets + first + low + 1) - start
+    place = piece - start // PIECE
+    return start + place * PIECE, (place >= 0) & (place < length // PIECE)
+
+
+@triton.jit
+def forward_kernel(
+    table,  # [R, D]
+    ids,  # int64 [N], rows where not HASHED
+    offsets,  # int64 [F * B + 1]
+    slot_features,  # int64 [S], read where HASHED
+    slot_seeds,  # int64 [S], read where HASHED
+    weights,  # float32 [N], read where WEIGHTED
+    out,  # float32 [B, S * D]
+    partials,  # float32 [S, pieces, D], written where PIECE > 0
+    rows,  # R
+    batch_size,  # B
+    slots,  # S
+    pieces,  # N // PIECE
+    halvings,  # bits of B
     D: tl.constexpr,
     D_PADDED: tl.constexpr,
+    BAGS: tl.constexpr,
     LANES: tl.constexpr,
-    SCALED: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    HASHED: tl.constexpr,
+    EXPONENT: tl.constexpr,  # 0 sum, 1 mean, 2 square root
+    PIECE: tl.constexpr,  # 0: no bag can be long
 ):
-    segment = tl.program_id(0).to(tl.int64)
-    start = tl.load(starts + segment)
-    stop = tl.load(starts + segment + 1)
-    lane = tl.arange(0, LANES)  # [LANES]
+    # Programs of an item's slots are neighbours: they read the same ids and write one line.
+    program = tl.program_id(0)
+    slot = program % slots
+    tile = (program // slots).to(tl.int64)
+    first = tl.full([], 0, tl.int64)
+    seed = first
+    if HASHED:
+        first = tl.load(slot_features + slot) * batch_size
+        seed = tl.load(slot_seeds + slot)
+    height = tl.full([], rows, tl.int64)
+
     columns = tl.arange(0, D_PADDED)  # [D_PADDED]
     is_column = columns < D
+    lane = tl.arange(0, BAGS * LANES)
+    if PIECE > 0:
+        if tile < pieces:
+            begin, is_found = find_piece(offsets, first, batch_size, tile, halvings, PIECE)  # type: ignore[misc]
+            end = tl.where(is_found, begin + PIECE, begin)
+            piece = sum_rows(
+                *(table, ids, weights, begin + lane * 0, end + lane * 0, seed, height),
+                *(D, D_PADDED, 1, BAGS * LANES, WEIGHTED, HASHED),
+            )
+            place = partials + (slot.to(tl.int64) * pieces + tile) * D + columns[None, :]
+            tl.store(place, piece, mask=is_column[None, :] & is_found)
+            return
+        tile -= pieces
 
-    sums = tl.zeros([LANES, D_PADDED], tl.float32)
-    for step in range(0, stop - start, LANES):
-        at = start + step + lane
-        alive = at < stop
-        source = tl.load(sources + at, mask=alive, other=0)
-        address = grad_out + source[:, None] * D + columns[None, :]
-        values = tl.load(address, mask=alive[:, None] & is_column[None, :], other=0.0)
-        if SCALED:
-            scale = tl.load(scales + at, mask=alive, other=0.0)
-            values = values * scale[:, None]
-        sums += values
-    tl.store(out + segment * D + columns, tl.sum(sums, axis=0), mask=is_column)
+    bag = tile * BAGS + lane % BAGS  # [BAGS * LANES]
+    in_batch = bag < batch_size
+    start = tl.load(offsets + first + bag, mask=in_batch, other=0)
+    stop = tl.load(offsets + first + bag + 1, mask=in_batch, other=0)
+    if PIECE > 0:
+        stop = tl.where(stop - start < PIECE, stop, start)
+    sums = sum_rows(
+        *(table, ids, weights, start, stop, seed, height),
+        *(D, D_PADDED, BAGS, LANES, WEIGHTED, HASHED),
+    )
+    item = tile * BAGS + tl.arange(0, BAGS)  # [BAGS]
+    is_written = item < batch_size
+    length = tl.load(offsets + first + item + 1, mask=is_written, other=0)
+    length -= tl.load(offsets + first + item, mask=is_written, other=0)
+    if PIECE > 0:
+        is_written &= length < PIECE
+    # The width is a constant, so its product shows the compiler that 16-byte stores are aligned.
+    target = out + (item * slots + slot)[:, None] * D + columns[None, :]
+    mask = is_written[:, None] & is_column[None, :]
+    tl.store(target, pool(sums, length, EXPONENT), mask=mask)
+
+
+@triton.jit
+def merge_kernel(
+    table,  # [R, D]
+    ids,  # int64 [N], rows where not HASHED
+    offsets,  # int64 [F * B + 1]
+    slot_features,  # int64 [S], read where HASHED
+    slot_seeds,  # int64 [S], read where HASHED
+    weights,  # float32 [N], read where WEIGHTED
+    out,  # float32 [B, S * D]
+    partials,  # float32 [S, pieces, D]
+    rows,  # R
+    batch_size,  # B
+    slots,  # S
+    pieces,  # N // PIECE
+    D: tl.constexpr,
+    D_PADDED: tl.constexpr,
+    BAGS: tl.constexpr,  # bags that a program looks through for long ones
+    LANES: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    HASHED: tl.constexpr,
+    EXPONENT: tl.constexpr,
+    PIECE: tl.constexpr,
+):
+    program = tl.program_id(0)
+    slot = program % slots
+    first = tl.full([], 0, tl.int64)
+    seed = first
+    if HASHED:
+        first = tl.load(slot_features + slot) * batch_size
+        seed = tl.load(slot_seeds + slot)
+    height = tl.full([], rows, tl.int64)
+
+    place = tl.arange(0, BAGS)  # [BAGS]
+    item = (program // slots).to(tl.int64) * BAGS + place
+    in_batch = item < batch_size
+    start = tl.load(offsets + first + item, mask=in_batch, other=0)
+    stop = tl.load(offsets + first + item + 1, mask=in_batch, other=0)
+    is_long = stop - start >= PIECE
+
+    columns = tl.arange(0, D_PADDED)  # [D_PADDED]
+    is_column = columns < D
+    lane = tl.arange(0, LANES)  # [LANES]
+    # One long bag after another: the place of the next one, BAGS when there is none.
+    found = tl.min(tl.where(is_long, place, BAGS))
+    while found < BAGS:
+        bag = (program // slots).to(tl.int64) * BAGS + found
+        begin = tl.load(offsets + first + bag)
+        end = tl.load(offsets + first + bag + 1)
+        count = (end - begin) // PIECE
+        base = partials + (slot.to(tl.int64) * pieces + begin // PIECE) * D
+        sums = tl.zeros([LANES, D_PADDED], tl.float32)
+        for step in tl.range(0, count, LANES, num_stages=STAGES):
+            at = step + lane  # [LANES]
+            mask = (at < count)[:, None] & is_column[None, :]
+            sums += tl.load(base + at[:, None] * D + columns[None, :], mask=mask, other=0.0)
+        tail = sum_rows(
+            *(table, ids, weights, begin + count * PIECE + lane * 0, end + lane * 0, seed, height),
+            *(D, D_PADDED, 1, LANES, WEIGHTED, HASHED),
+        )
+        whole = tl.sum(tl.reshape(sums, [LANES, 1, D_PADDED]), axis=0) + tail
+        length = tl.full([1], 0, tl.int64) + (end - begin)
+        target = out + (bag * slots + slot) * D + columns[None, :]
+        tl.store(target, pool(whole, length, EXPONENT), mask=is_column[None, :])
+        is_long &= place > found
+        found = tl.min(tl.where(is_long, place, BAGS))
 
 
 @triton.jit
@@ -131,4 +253,5 @@ def rows_kernel(
     position = tl.load(positions + at, mask=alive, other=0)
     found = tl.load(ids + position, mask=alive, other=0)
     seed = tl.load(seeds + at, mask=alive, other=0)
-    tl.store(out + at, hash_rows(found, seed, rows), mask=alive)
+    height = tl.full([], rows, tl.int64)
+    tl.store(out + at, hash_rows(found, seed, height), mask=alive)

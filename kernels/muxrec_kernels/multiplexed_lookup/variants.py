@@ -2,76 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from muxrec_kernels.machine_code import WARP, Variant
-from muxrec_kernels.tiles import choose_tile, next_power_of_2, segment_lanes
+from muxrec_kernels.multiplexed_lookup.launch import PIECE, merge_shape
+from muxrec_kernels.tiles import choose_tile, next_power_of_2
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
-NARROW = ("LDG.E.U16", "LDG.E.S16")
-"""A narrow read of a row would be of the row's own type: two bytes for 16-bit tables."""
+POINTERS = {
+    "ids": "*i64",
+    "offsets": "*i64",
+    "slot_features": "*i64",
+    "slot_seeds": "*i64",
+    "weights": "*fp32",
+    "out": "*fp32",
+    "partials": "*fp32",
+}
+NUMBERS = dict.fromkeys(("rows", "batch_size", "slots", "pieces"), "i32")
+IN_ORDER = ("LDG.E.128", "LDG.E.U16", "LDG.E.S16")
+"""Rows that are read into registers, wide or narrow, wait for each other."""
+STEPS_AHEAD = 3
+"""Every read of rows is there thrice: for the first step, for the second, and in the loop."""
 
 
-def _forward(dtype: str, width: int, length: int, archs: tuple[int, ...] = (90,)) -> Variant:
-    tile = choose_tile(width, length)
-    padded = next_power_of_2(width)
-    # One pass of a program over its rows, in loads of 16 bytes by every thread.
-    wide = tile.bags * tile.lanes * padded * BYTES[dtype] // (16 * WARP * tile.warps)
+def _variant(kernel: str, dtype: str, constants: Mapping[str, Any], **changes: Any) -> Variant:
+    searched = {"halvings": "i32"} if kernel == "forward_kernel" else {}
     return Variant(
-        name=f"forward, {dtype} width {width}, {length} ids",
-        kernel="forward_kernel",
-        arguments={
-            "table": f"*{dtype}",
-            "ids": "*i64",
-            "offsets": "*i64",
-            "slot_features": "*i64",
-            "slot_seeds": "*i64",
-            "weights": "*fp32",
-            "out": "*fp32",
-            "rows": "i32",
-            "batch_size": "i32",
-            "slots": "i32",
-        },
-        constants={
-            "D": width,
-            "D_PADDED": padded,
-            "BAGS": tile.bags,
-            "LANES": tile.lanes,
-            "WEIGHTED": length > 1,
-            "EXPONENT": 1,
-        },
-        aligned=("table", "ids", "offsets", "weights", "out"),
+        kernel=kernel,
+        arguments={"table": f"*{dtype}", **POINTERS, **NUMBERS, **searched},
+        constants={"HASHED": True, "WEIGHTED": False, "EXPONENT": 1, "PIECE": PIECE, **constants},
+        aligned=("table", *POINTERS),
+        needs=("LDGSTS.E.BYPASS",),
+        forbids=IN_ORDER,
+        **changes,
+    )
+
+
+def _forward(
+    dtype: str,
+    width: int,
+    length: int,
+    *,
+    archs: tuple[int, ...] = (90,),
+    name: str = "forward",
+    **constants: object,
+) -> Variant:
+    """The pooling kernel for bags of ``length`` ids."""
+    tile, padded = choose_tile(width, length, BYTES[dtype]), next_power_of_2(width)
+    constants = {"BAGS": tile.bags, "LANES": tile.lanes, **constants}
+    # What a thread reads of the program's rows per step, for bags and for pieces.
+    step = tile.bags * tile.lanes * padded * BYTES[dtype] // (16 * WARP * tile.warps)
+    places = 1 if constants.get("PIECE") == 0 else 2
+    return _variant(
+        "forward_kernel",
+        dtype,
+        {"D": width, "D_PADDED": padded, **constants},
+        name=f"{name}, {dtype} width {width}, {length} ids",
         warps=tile.warps,
-        wide_loads=max(1, wide),
-        forbids=NARROW,
+        wide_loads=places * STEPS_AHEAD * max(1, step),
         archs=archs,
     )
 
 
-def _segment(width: int, archs: tuple[int, ...] = (90,)) -> Variant:
-    pointers = {"grad_out": "*fp32", "sources": "*i64", "scales": "*fp32", "starts": "*i64"}
-    lanes, padded = segment_lanes(width), next_power_of_2(width)
-    return Variant(
-        name=f"segment sums, width {width}",
-        kernel="segment_kernel",
-        arguments={**pointers, "out": "*fp32"},
-        constants={"D": width, "D_PADDED": padded, "LANES": lanes, "SCALED": True},
-        aligned=(*pointers, "out"),
-        wide_loads=max(1, lanes * padded * 4 // (16 * WARP)),
+def _merge(dtype: str, width: int, archs: tuple[int, ...] = (90,)) -> Variant:
+    shape = merge_shape(width, BYTES[dtype], bags=2**18)
+    warps, padded = shape.pop("num_warps"), next_power_of_2(width)
+    row_bytes = padded * (4 + BYTES[dtype])
+    return _variant(
+        "merge_kernel",
+        dtype,
+        {"D": width, "D_PADDED": padded, **shape},
+        name=f"merge, {dtype} width {width}",
+        warps=warps,
+        wide_loads=STEPS_AHEAD * shape["LANES"] * row_bytes // (16 * WARP * warps),
         archs=archs,
     )
 
 
 def _variants() -> Iterator[Variant]:
-    for width in (4, 64, 96, 512):
-        yield _forward("fp32", width, 1)
+    yield _forward("fp32", 64, 1)
     yield _forward("fp32", 64, 20, archs=(90, 80))
-    yield _forward("fp32", 128, 20)
-    for width in (8, 64, 512):
-        yield _forward("fp16", width, 20)
-    yield _forward("bf16", 128, 20, archs=(90, 80))
-    yield _segment(16)
-    yield _segment(128, archs=(90, 80))
+    yield _forward("fp32", 64, 20, name="no long bag", PIECE=0)
+    yield _forward("fp32", 64, 20, name="rows given", HASHED=False, WEIGHTED=True)
+    yield _forward("fp32", 96, 20)
+    yield _forward("fp32", 512, 1)
+    yield _forward("fp16", 16, 20)
+    yield _forward("fp16", 64, 1)
+    yield _forward("fp16", 64, 100)
+    yield _forward("bf16", 128, 20, WEIGHTED=True, archs=(90, 80))
+    yield _merge("fp32", 64)
+    yield _merge("fp16", 128)
 
 
 VARIANTS = tuple(_variants())

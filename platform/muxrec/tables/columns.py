@@ -23,7 +23,7 @@ from muxrec.tables.plan import column_cuts
 from muxrec.tables.processes import gather_counts, gather_uneven, this_rank, world_size
 from muxrec.tables.reads import split_reads
 from muxrec.tables.state import TableRows
-from muxrec_kernels.multiplexed_lookup import pool_rows
+from muxrec_kernels.multiplexed_lookup import pooled_lookup
 
 
 class ColumnTable(nn.Module):
@@ -59,7 +59,7 @@ class ColumnTable(nn.Module):
 
     def _sums(self, bags: RowBags) -> Tensor:
         every = gather_bags(bags)
-        mine = pool_rows(self.weight, every.rows, every.offsets, every.weights)
+        mine = pooled_lookup(self.weight, every.rows, every.offsets, weights=every.weights)
         return swap_columns(mine, [right - left for left, right in self.cuts])
 
     @torch.no_grad()

@@ -28,7 +28,7 @@ from muxrec.tables.rows.blocks import row_blocks
 from muxrec.tables.rows.groups import ScaleGroups
 from muxrec.tables.rows.signed import SignedRows
 from muxrec.tables.state import CODES, TableRows
-from muxrec_kernels.multiplexed_lookup import pool_rows
+from muxrec_kernels.multiplexed_lookup import pooled_lookup
 
 
 class IntegerTable(nn.Module):
@@ -236,4 +236,4 @@ def _pooled(rows: Tensor, places: Tensor, bags: RowBags) -> Tensor:
     """Summed bags of ``rows``; of no rows where the batch has no id."""
     if not rows.shape[0]:
         return rows.new_zeros(bags.offsets.numel() - 1, rows.shape[1]) + rows.sum()
-    return pool_rows(rows, places, bags.offsets, bags.weights)
+    return pooled_lookup(rows, places, bags.offsets, weights=bags.weights)

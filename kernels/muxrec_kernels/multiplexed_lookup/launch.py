@@ -1,0 +1,115 @@
+"""Launches of the pooled lookup: tiles, workspace, long bags; nothing waits for the device."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from muxrec_kernels.tiles import choose_tile, next_power_of_2
+
+EXPONENT_CODES = {"sum": 0, "mean": 1, "sqrt": 2}
+"""The kernel's compile-time spelling of a pooling."""
+
+PIECE = 512
+"""Ids that one program sums of a long bag: 32 steps of 16 rows, about 20 us. A bag of fewer stays
+whole; 100,000 ids become 195 pieces."""
+
+MERGE_PROGRAMS = 2048
+"""Programs that look for long bags: as many as a GPU holds at once, so that neither the looking
+takes long where there are none nor the merging where all are."""
+MERGE_WARPS = 4
+
+
+class Slots(NamedTuple):
+    """What hashes ids to rows; None in its place stands for ids that are rows.
+
+    Attributes:
+        features: Feature of each slot, int64 ``[S]``.
+        seeds: Hash seed of each slot, int64 ``[S]``.
+    """
+
+    features: Tensor
+    seeds: Tensor
+
+
+def launch_pooled(
+    kernels: ModuleType,
+    table: Tensor,
+    ids: Tensor,
+    offsets: Tensor,
+    *,
+    slots: Slots | None = None,
+    batch_size: int,
+    weights: Tensor | None = None,
+    pooling: str = "sum",
+    piece: int = PIECE,
+) -> Tensor:
+    """Run the kernels of the module ``kernels``; float32 ``[B, S * d]``, S being 1 without slots.
+
+    The module is an argument so that a test can pass one with a seeded defect.
+
+    Args:
+        kernels: The operation's ``triton_kernel`` module.
+        table: Rows, contiguous ``[R, d]``.
+        ids: Raw ids, or rows where there are no slots, contiguous int64 ``[N]``.
+        offsets: Feature-major bag starts, contiguous int64 ``[F * B + 1]``.
+        slots: Slots that hash.
+        batch_size: B.
+        weights: Factor of each id, contiguous float32 ``[N]``.
+        pooling: A key of ``EXPONENT_CODES``.
+        piece: Ids of a piece of a long bag, a power of two.
+    """
+    count, width = (1 if slots is None else slots.features.numel()), table.shape[1]
+    pieces = ids.numel() // piece
+    tile = choose_tile(width, ids.numel() / max(1, offsets.numel() - 1), table.element_size())
+    out = torch.empty(batch_size, count * width, device=table.device)
+    arguments = (
+        table,
+        ids,
+        offsets,
+        ids if slots is None else slots.features,
+        ids if slots is None else slots.seeds,
+        out if weights is None else weights,
+        out,
+        torch.empty(count * pieces, width, device=table.device) if pieces else out,
+        table.shape[0],
+        batch_size,
+        count,
+        pieces,
+    )
+    constants = {
+        "D": width,
+        "D_PADDED": next_power_of_2(width),
+        "WEIGHTED": weights is not None,
+        "HASHED": slots is not None,
+        "EXPONENT": EXPONENT_CODES[pooling],
+        "PIECE": piece if pieces else 0,
+    }
+    programs = (triton.cdiv(batch_size, tile.bags) + pieces) * count
+    kernels.forward_kernel[(programs,)](
+        *arguments,
+        batch_size.bit_length(),
+        BAGS=tile.bags,
+        LANES=tile.lanes,
+        num_warps=tile.warps,
+        **constants,
+    )
+    if pieces:
+        shape = merge_shape(width, table.element_size(), batch_size * count)
+        programs = triton.cdiv(batch_size, shape["BAGS"]) * count
+        kernels.merge_kernel[(programs,)](*arguments, **constants, **shape)
+    return out
+
+
+def merge_shape(width: int, number_bytes: int, bags: int) -> dict[str, Any]:
+    """Shape of a program that merges pieces: bags looked through, rows in flight, warps."""
+    tile = choose_tile(width, 1, number_bytes)
+    return {
+        "BAGS": min(64, next_power_of_2(max(1, bags // MERGE_PROGRAMS))),
+        "LANES": 2 * tile.bags,
+        "num_warps": MERGE_WARPS,
+    }
