@@ -330,7 +330,7 @@ def test_wrong_arguments_are_refused(changed: dict[str, object], message: str) -
     [
         ({"kind": "lamb"}, "kind must be one of"),
         ({"rounding": "up"}, "rounding must be one of"),
-        ({"lr": 0.0}, "lr must be positive"),
+        ({"lr": -0.1}, "must not be negative"),
         ({"decay": 1.0}, "decays must lie"),
         ({"step": 0}, "counted from 1"),
     ],

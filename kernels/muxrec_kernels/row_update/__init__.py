@@ -108,7 +108,7 @@ def update_rows_of_lookup(
         slot_seeds.contiguous(),
         rows=table.shape[0],
         batch_size=batch_size,
-        weights=None if weights is None else weights.contiguous(),
+        weights=None if weights is None else weights.float().contiguous(),
         pooling=pooling,
     )
     grad = grad_out.contiguous().view(-1, width)
@@ -162,7 +162,7 @@ def update_rows(
         return
     from muxrec_kernels.row_update import launch, triton_kernel
 
-    scales = None if scales is None else scales.contiguous()
+    scales = None if scales is None else scales.float().contiguous()
     found = launch.Lookups(rows.int(), sources.int().contiguous(), scales)
     launch.launch_update(triton_kernel, table, state, found, grad.contiguous(), rule=rule)
 

@@ -30,7 +30,7 @@ class Rule:
 
     Attributes:
         kind: One of ``KINDS``.
-        lr: Learning rate, positive.
+        lr: Learning rate, not negative.
         eps: Added to the root, not negative.
         betas: Adam's decays, each in ``[0, 1)``.
         decay: RMSProp's, in ``[0, 1)``.
@@ -60,8 +60,8 @@ class Rule:
             raise ValueError(
                 f"rounding must be one of {', '.join(ROUNDINGS)}, got {self.rounding!r}"
             )
-        if not self.lr > 0 or self.eps < 0:
-            raise ValueError(f"lr must be positive and eps not negative, got {self.lr}, {self.eps}")
+        if not self.lr >= 0 or not self.eps >= 0:
+            raise ValueError(f"lr and eps must not be negative, got {self.lr}, {self.eps}")
         if not all(0 <= decay < 1 for decay in (*self.betas, self.decay)):
             raise ValueError(f"decays must lie in [0, 1), got {self.betas} and {self.decay}")
         if self.step < 1:
