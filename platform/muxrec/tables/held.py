@@ -16,12 +16,15 @@ from muxrec.tables.exchange import gather_gradients
 from muxrec.tables.features import divide_bags
 from muxrec.tables.integer import IntegerTable
 from muxrec.tables.lowering import Group
-from muxrec.tables.optimizer import update_rows
+from muxrec.tables.optimizer import DECAY, EPS, update_rows
 from muxrec.tables.processes import world_size
 from muxrec.tables.reads import split_reads
 from muxrec.tables.rows import ROW_FORMATS, ServedRows
 from muxrec.tables.state import TableRows
+from muxrec_kernels.dispatch import Backend, choose_backend
 from muxrec_kernels.multiplexed_lookup import multiplexed_lookup, pool_rows
+from muxrec_kernels.row_update import RowState, Rule
+from muxrec_kernels.row_update.deferred import DeferredLookup
 
 
 class HeldTable(Protocol):
@@ -77,6 +80,9 @@ class TableGroup(nn.Module):
     is ``data_parallel``; TorchRec's own makes a gradient of the table's size in every process, see
     docs/training.md.)
 
+    On a GPU and in one process, hashed tables make no gradient of rows either: the update reads the
+    gradient of the lookup's output. A hook on ``weight`` brings its gradient back.
+
     Args:
         group: What is read.
         poolings: Pooling of each feature.
@@ -93,6 +99,7 @@ class TableGroup(nn.Module):
         self.address = addressing(group)
         self.register_buffer("momentum", rows.new_zeros(rows.shape[0]), persistent=False)
         self.updates = torch.zeros(1, dtype=torch.int64)
+        self.deferred = DeferredLookup()
 
     def forward(
         self, sparse: Mapping[str, Bags], found: Mapping[str, Found], size: int
@@ -112,7 +119,8 @@ class TableGroup(nn.Module):
         bags = join_features(sparse, names)
         # The kernel divides by lengths, so weighted bags are divided afterwards.
         alike = len({self.poolings[n] for n in names}) == 1 and bags.weights is None
-        pooled = multiplexed_lookup(
+        look_up = self.deferred if self._defers() else multiplexed_lookup
+        pooled = look_up(
             self.weight,
             bags.ids,
             bags.offsets,
@@ -127,6 +135,16 @@ class TableGroup(nn.Module):
             return parts
         return {n: divide_bags(part, found[n], self.poolings[n]) for n, part in parts.items()}
 
+    def _defers(self) -> bool:
+        """Whether nothing but the next update reads the gradient, and a kernel makes that."""
+        weight = self.weight
+        return (
+            choose_backend(weight.device) is Backend.TRITON
+            and torch.is_grad_enabled()
+            and world_size() == 1
+            and not (weight._backward_hooks or weight._post_accumulate_grad_hooks)
+        )
+
     def gather(self, rows: Tensor) -> Tensor:
         """Rows by number."""
         return F.embedding(rows, self.weight)
@@ -138,16 +156,24 @@ class TableGroup(nn.Module):
         Raises:
             TypeError: The gradient is dense: a table of full size was built somewhere.
         """
+        rule = self.group.table.optimizer
+        if self.deferred.is_waiting and self.weight.grad is None:
+            self.updates += 1
+            state = RowState(self.momentum)
+            kept = Rule(rule, lr, eps=EPS, decay=DECAY, step=int(self.updates))
+            self.deferred.update(self.weight.detach(), state, kept)
+            return
+        self.deferred.settle(self.weight)
         rows, values = gather_gradients(*sparse_gradient(self.weight))
         self.clear()
         if rows.numel():
-            rule = self.group.table.optimizer
             self.updates += 1
             age = int(self.updates)
             update_rows(self.weight, self.momentum, rows, values, lr=lr, rule=rule, updates=age)
 
     def clear(self) -> None:
         """Drop the gradient."""
+        self.deferred.clear()
         self.weight.grad = None
 
     def local(self) -> TableRows:
