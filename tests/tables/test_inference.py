@@ -16,7 +16,8 @@ from muxrec.tables.rows.kernel_layout import BITS, kernel_rows, quantised_bytes
 if not has_torchrec():
     pytest.skip("torchrec is not installed", allow_module_level=True)
 
-from muxrec.tables.inference import InferenceTables, QuantisedBags
+from muxrec.tables.inference import InferenceTables
+from muxrec.tables.quantised_bags import QuantisedBags
 
 WIDTHS = (4, 8, 16, 32, 64)
 ODD_WIDTHS = (1, 3, 6, 70)
