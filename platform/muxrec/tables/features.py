@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 import torch
@@ -13,6 +14,8 @@ from muxrec.tables.bags import Bags
 from muxrec.tables.lowering import Lowering
 from muxrec.tables.methods.protocol import Hook
 from muxrec_kernels.multiplexed_lookup import POOLING_EXPONENTS
+
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Gathers(Protocol):
@@ -69,7 +72,10 @@ class Vectors(nn.Module):
         return max((found[name].ids.numel() for name in self.per_id), default=0)
 
     def forward(
-        self, parts: Sequence[Mapping[str, Tensor]], found: Mapping[str, Found]
+        self,
+        parts: Sequence[Mapping[str, Tensor]],
+        found: Mapping[str, Found],
+        ready: Mapping[str, Tensor] = NOTHING,
     ) -> dict[str, Tensor]:
         """Vectors, float32 ``[B, width]``, of all features in declared order.
 
@@ -77,9 +83,13 @@ class Vectors(nn.Module):
             parts: Per physical table, each of its features' reads: pooled ``[B, P * d]``, or
                 ``[M, P * d]`` for single ids, of which the first N count.
             found: The features' ids.
+            ready: Vectors of features that need no map any more, by name.
         """
         vectors = {}
         for name, module in zip(self.names, self.maps, strict=True):
+            if name in ready:
+                vectors[name] = ready[name]
+                continue
             mine = [part[name] for part in parts if name in part]
             rows = mine[0] if len(mine) == 1 else torch.cat(mine, dim=1) if mine else None
             if name in self.per_id:

@@ -13,6 +13,7 @@ from muxrec.tables.features import Gathers, Vectors
 from muxrec.tables.held import HeldOptimizer, HeldTable, hold
 from muxrec.tables.initial import first_rows
 from muxrec.tables.lowering import Lowering
+from muxrec.tables.one_pass import compose, composed_features, covered_tables
 from muxrec.tables.state import TableRows, TableState, check_state, describe_reads
 
 
@@ -34,6 +35,8 @@ class ReferenceTables(nn.Module):
             for group in lowering.groups
         )
         self.vectors = Vectors(lowering)
+        self._composed = composed_features(self.vectors, self.table_groups())
+        self._covered = covered_tables(self._composed, self.table_groups())
         for name, rows in lowering.integers.items():
             next(t for t in self.table_groups() if t.group.table.name == name).load(rows)
 
@@ -60,10 +63,15 @@ class ReferenceTables(nn.Module):
             ValueError: The features have different numbers of bags.
         """
         found = self.vectors.find(sparse)
-        size = self.vectors.most_ids(found)
+        tables = self.table_groups()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.vectors.rows_kept):
-            parts = [table(sparse, found, size) for table in self.table_groups()]
-        return self.vectors(parts, found)
+            ready = compose(self._composed, self.vectors, tables, found)
+            done = self._covered if ready else frozenset()
+            size = self.vectors.most_ids(found)
+            parts = [
+                {} if at in done else table(sparse, found, size) for at, table in enumerate(tables)
+            ]
+        return self.vectors(parts, found, ready)
 
     def lookup_padded(self, name: str, ids: Tensor, mask: Tensor) -> Tensor:
         """The vector of feature ``name`` from padded ids; see :meth:`Vectors.padded`."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from muxrec.spec.features import FeatureSpec
-from muxrec.tables.methods.addresses import DigitAddress
+from muxrec.tables.methods.addresses import DigitAddress, needed
 from muxrec.tables.methods.joining import lower_each
 from muxrec.tables.methods.protocol import Declared, Lowered, Method, Read, shrinks
+from muxrec_kernels.compositional_lookup import quotient_remainder_lookup
+
+if TYPE_CHECKING:
+    from muxrec.tables.addressing import Found
 
 
 class QuotientRemainder(Method):
@@ -59,3 +66,15 @@ class Product(nn.Module):
     def forward(self, rows: Tensor, ids: Tensor, index: Tensor | None) -> Tensor:  # noqa: ARG002
         """Two rows side by side ``[N, 2 * width]`` to vectors ``[N, width]``."""
         return rows[:, : self.width] * rows[:, self.width :]
+
+    def in_one_pass(self, tables: Sequence[Tensor], found: Found, *, pooling: str) -> Tensor:
+        """Products of the rows of both digits, pooled ``[B, width]``; both tables are given."""
+        quotients, remainders = tables
+        return quotient_remainder_lookup(
+            quotients,
+            remainders,
+            needed(found.indices),
+            found.offsets,
+            weights=found.weights,
+            pooling=pooling,
+        )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +14,11 @@ from muxrec.spec.hashing import MAX_ROWS, probe_seed
 from muxrec.tables.hash_torch import finish_hashes, hash_rows, mix_ids, reduce_to_rows
 from muxrec.tables.methods.addresses import Address
 from muxrec.tables.methods.protocol import Declared, Lowered, Method, Read
+from muxrec.tables.methods.seeds import seeds_on
+from muxrec_kernels.compositional_lookup import robe_lookup
+
+if TYPE_CHECKING:
+    from muxrec.tables.addressing import Found
 
 
 class RandomBlocks(Method):
@@ -113,3 +121,16 @@ class Pieces(nn.Module):
         places = shift[:, :, None] + torch.arange(self.block, device=ids.device)
         pieces = rows.unflatten(1, (len(self.seeds), 2 * self.block)).gather(2, places)
         return (pieces * sign[:, :, None]).flatten(1)[:, : self.width]
+
+    def in_one_pass(self, tables: Sequence[Tensor], found: Found, *, pooling: str) -> Tensor:
+        """Joined pieces, pooled ``[B, width]``; the array is given."""
+        (array,) = tables
+        return robe_lookup(
+            array,
+            found.ids,
+            found.offsets,
+            seeds_on(array.device, tuple(self.seeds)),
+            width=self.width,
+            weights=found.weights,
+            pooling=pooling,
+        )
