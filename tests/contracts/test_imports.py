@@ -12,7 +12,12 @@ import pytest
 
 ONLY_IMPORTERS = {
     "torchrec": ("muxrec.tables", "muxrec.bench"),
-    "fbgemm_gpu": ("muxrec.tables", "muxrec.bench"),
+    "fbgemm_gpu": (
+        "muxrec.tables",
+        "muxrec.bench",
+        "muxrec_kernels.quantised_lookup.bench",
+        "muxrec_kernels.row_update.bench",
+    ),
     "mlflow": ("muxrec.tracking", "muxrec.export", "muxrec_serving"),
     "pyspark": ("muxrec_jobs",),
     "hnswlib": ("muxrec.index", "muxrec_serving.bench"),
