@@ -15,6 +15,7 @@ ONLY_IMPORTERS = {
     "fbgemm_gpu": (
         "muxrec.tables",
         "muxrec.bench",
+        "muxrec_kernels.multiplexed_lookup.bench",
         "muxrec_kernels.quantised_lookup.bench",
         "muxrec_kernels.row_update.bench",
     ),
