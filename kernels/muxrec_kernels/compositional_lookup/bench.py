@@ -17,7 +17,7 @@ from muxrec_kernels.compositional_lookup import reference
 from muxrec_kernels.testing import norm_ratio, poisoned_outputs
 from muxrec_kernels.xxhash64 import hash_rows
 
-LENGTH = 20
+LENGTH, SHORT = 20, 3
 BATCHES = (65_536, 2_048)
 TARGETS = {"quotient_remainder": {"two EmbeddingBags": 2.0}, "codebook": {"decode then pool": 3.0}}
 SEEDS = (3, -5, 2**63 - 1, -(2**63), 17)
@@ -89,7 +89,8 @@ def cases(device: torch.device, *, small: bool) -> Iterator[Case]:
 
 
 def _case(form: Form, batch: int, device: torch.device, *, small: bool) -> Case:
-    sets = [_bags(form, batch, "uniform", seed, device) for seed in range(SETS)]
+    length = SHORT if small else LENGTH
+    sets = [_bags(form, batch, length, "uniform", seed, device) for seed in range(SETS)]
     looks: dict[str, Look] = {
         "muxrec": lambda bags: form.run(compositional_lookup, form.arrays, bags)
     }
@@ -103,10 +104,10 @@ def _case(form: Form, batch: int, device: torch.device, *, small: bool) -> Case:
         looks["torch.compile"] = lambda bags: compiled(
             *(*form.before, *form.arrays, *bags, *form.after), **given
         )
-    count = batch * LENGTH
+    count = batch * length
     width = looks["muxrec"](sets[0]).shape[1]
     return Case(
-        name=f"{form.name}, {form.size}, {LENGTH} ids, uniform, batch {batch}",
+        name=f"{form.name}, {form.size}, {length} ids, uniform, batch {batch}",
         run={name: _bound(look, sets) for name, look in looks.items()},
         bytes_moved=count * form.id_bytes + batch * (8 + 4 * width),
         row_bytes=form.row_bytes,
@@ -121,16 +122,17 @@ def _case(form: Form, batch: int, device: torch.device, *, small: bool) -> Case:
 
 def _training_case(form: Form, batch: int, device: torch.device, *, small: bool) -> Case:
     """Forward and gradients of popular ids, whose rows have long runs."""
-    sets = [_bags(form, batch, "zipf-1.2", seed, device) for seed in range(SETS)]
+    length = SHORT if small else LENGTH
+    sets = [_bags(form, batch, length, "zipf-1.2", seed, device) for seed in range(SETS)]
 
     def theirs(bags: Bags) -> tuple[Tensor, ...]:
         quotients, remainders = (array.detach().requires_grad_() for array in form.arrays)
         out = _two_bags(quotients, remainders, bags)
         return out.detach(), *torch.autograd.grad(out, (quotients, remainders), _direction(out))
 
-    count, row = batch * LENGTH, form.arrays[0].shape[1] * form.arrays[0].element_size()
+    count, row = batch * length, form.arrays[0].shape[1] * form.arrays[0].element_size()
     return Case(
-        name=f"{form.name} forward and backward, {form.size}, {LENGTH} ids, zipf 1.2, "
+        name=f"{form.name} forward and backward, {form.size}, {length} ids, zipf 1.2, "
         f"batch {batch}",
         run={
             "muxrec": lambda at: _step(form, compositional_lookup, form.arrays, sets[at]),
@@ -144,9 +146,9 @@ def _training_case(form: Form, batch: int, device: torch.device, *, small: bool)
     )
 
 
-def _bags(form: Form, batch: int, kind: str, seed: int, device: torch.device) -> Bags:
-    lengths = draw_lengths(batch, length=LENGTH, seed=seed)
-    ids = draw_ids(batch * LENGTH, distinct=form.ids, kind=kind, seed=seed, device=device)
+def _bags(form: Form, batch: int, length: int, kind: str, seed: int, device: torch.device) -> Bags:
+    lengths = draw_lengths(batch, length=length, seed=seed)
+    ids = draw_ids(batch * length, distinct=form.ids, kind=kind, seed=seed, device=device)
     return ids, offsets_of(lengths, device)
 
 

@@ -62,7 +62,7 @@ def _pairs(
     )
 
 
-def _multi_hash(dtype: str, width: int, hashes: int, archs: tuple[int, ...] = (90,)) -> Variant:
+def _multi_hash(dtype: str, width: int, hashes: int) -> Variant:
     tile, padded = choose_tile(2 * width, LENGTH), next_power_of_2(width)
     rows = {"pool": f"*{dtype}", "factors": f"*{dtype}", "ids": "*i64", "seeds": "*i64"}
     return _forward(
@@ -72,11 +72,10 @@ def _multi_hash(dtype: str, width: int, hashes: int, archs: tuple[int, ...] = (9
         {**rows, "pool_rows": "i32", "factor_rows": "i32"},
         {"K": hashes, "D": width, "D_PADDED": padded},
         wide_loads=hashes * _loads(tile, padded, dtype),
-        archs=archs,
     )
 
 
-def _codebook(dtype: str, parts: int, width: int, archs: tuple[int, ...] = (90,)) -> Variant:
+def _codebook(dtype: str, parts: int, width: int) -> Variant:
     padded = next_power_of_2(parts), next_power_of_2(width)
     tile = choose_tile(padded[0] * padded[1], LENGTH)
     return _forward(
@@ -86,7 +85,6 @@ def _codebook(dtype: str, parts: int, width: int, archs: tuple[int, ...] = (90,)
         {"codes": "*u8", "codebook": f"*{dtype}", "index": "*i64", "entries": "i32"},
         {"PARTS": parts, "PARTS_PADDED": padded[0], "D": width, "D_PADDED": padded[1]},
         wide_loads=_loads(tile, padded[0] * padded[1], dtype),
-        archs=archs,
     )
 
 
@@ -172,10 +170,8 @@ def _variants() -> Iterator[Variant]:
     yield _pairs("bf16", 32, 2, length=1)
     yield _multi_hash("fp32", 64, 4)
     yield _multi_hash("fp16", 64, 4)
-    yield _codebook("fp16", 16, 8, archs=(90, 80))
-    yield _codebook("fp32", 16, 8)
+    yield _codebook("fp16", 16, 8)
     yield _robe(16, 4)
-    yield _robe(32, 2)
     yield _row_sums(64, is_product=True)
     yield _row_sums(16, is_product=False, is_shifted=True)
     yield _merge(64)
