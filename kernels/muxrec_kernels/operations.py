@@ -2,5 +2,11 @@
 
 from __future__ import annotations
 
-OPERATIONS = ("multiplexed_lookup", "fusion_gate", "quantised_lookup", "row_update")
+OPERATIONS = (
+    "multiplexed_lookup",
+    "fusion_gate",
+    "quantised_lookup",
+    "row_update",
+    "compositional_lookup",
+)
 """Each folder holds ``reference.py``, ``triton_kernel.py``, ``variants.py`` and ``bench.py``."""
