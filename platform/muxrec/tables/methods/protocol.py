@@ -231,7 +231,8 @@ class Method:
 
     A method with one stage that is served as it was trained gives :meth:`lower` alone. A combine
     may have ``penalty() -> Tensor``, a term of the loss after its forward, and
-    ``architecture() -> list[Parameter]``, which only search steps train.
+    ``architecture() -> list[Parameter]``, which only search steps train. One that sees every id
+    alone may have ``in_one_pass``, a kernel for reads and map; see :mod:`muxrec.tables.one_pass`.
     """
 
     title: str
