@@ -218,6 +218,15 @@ def test_a_program_merges_all_of_its_long_bags(monkeypatch: pytest.MonkeyPatch) 
     compare_split(table_of(29, 8, torch.float32).to(DEVICE), bags, piece=8)
 
 
+@pytest.mark.parametrize("ways", [2, 64])
+def test_the_bag_of_a_piece_is_found_among_many(ways: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "WAYS", ways)
+    lengths = [1] * 66 + [20, 0, 0, 9, 0, 17]
+    bags = make_jagged(lengths, batch_size=len(lengths), seed=8)
+    assert launch.first_stride(len(lengths)) == 64
+    compare_split(table_of(29, 4, torch.float32).to(DEVICE), bags, piece=8)
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=4), st.sampled_from([2, 4]))
 def test_any_jagged_shape_in_pieces(lengths: list[int], piece: int) -> None:
@@ -239,7 +248,7 @@ def test_a_long_bag_has_the_same_bits_wherever_it_lies() -> None:
 def test_a_very_long_bag_and_very_popular_rows_pass_through_the_public_function() -> None:
     """Three rows are read by 2,600 lookups each: the gradient is summed in pieces too."""
     bags = make_jagged([2600, 0, 3], batch_size=3, seed=7)
-    assert bags.ids.numel() > 5 * launch.PIECE
+    assert bags.ids.numel() > 5 * launch.LONGEST_PIECE
     compare(table_of(3, 16, torch.float32).to(DEVICE), bags, pooling="mean")
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from muxrec_kernels.multiplexed_lookup import triton_kernel
 from muxrec_kernels.multiplexed_lookup.launch import (
     EXPONENT_CODES,
-    PIECE,
     Slots,
     launch_pooled,
 )
@@ -123,7 +122,7 @@ def launch_forward(
     batch_size: int,
     weights: Tensor | None,
     pooling: str,
-    piece: int = PIECE,
+    piece: int | None = None,
 ) -> Tensor:
     """Run the forward kernels of the module ``kernels``; float32 ``[B, S * d]``."""
     return launch_pooled(
@@ -177,7 +176,7 @@ def sum_by_row(
     sources: Tensor,
     scales: Tensor | None,
     *,
-    piece: int = PIECE,
+    piece: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sums of the vectors that each row is owed, in the order of the lookups.
 
@@ -189,7 +188,7 @@ def sum_by_row(
         read: Row of each lookup, int64 ``[M]``.
         sources: Vector of each lookup, int64 ``[M]`` in ``[0, V)``.
         scales: Factor of each lookup, float32 ``[M]``; None for 1.
-        piece: Lookups of a piece of a row that is read often.
+        piece: Lookups of a piece of a row that is read often; None for what suits the tile.
 
     Returns:
         Distinct rows int64 ``[U]``, rising, and their sums float32 ``[U, d]``.

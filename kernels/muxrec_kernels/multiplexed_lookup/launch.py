@@ -9,14 +9,19 @@ import torch
 import triton
 from torch import Tensor
 
-from muxrec_kernels.tiles import choose_tile, next_power_of_2
+from muxrec_kernels.tiles import Tile, choose_tile, next_power_of_2
 
 EXPONENT_CODES = {"sum": 0, "mean": 1, "sqrt": 2}
 """The kernel's compile-time spelling of a pooling."""
 
-PIECE = 512
-"""Ids that one program sums of a long bag: 32 steps of 16 rows, about 20 us. A bag of fewer stays
-whole; 100,000 ids become 195 pieces."""
+SHORTEST_PIECE, LONGEST_PIECE = 256, 512
+"""Ids that one program sums of a long bag: 16 to 32 steps of 16 rows, 10 to 20 us by estimate. A
+bag of fewer stays whole; 100,000 ids become 195 pieces or more."""
+STEPS_PER_PIECE = 64
+"""Steps after which a bag counts as long: so many wait for each other in a tile of short bags."""
+
+WAYS = 64
+"""Bags that are compared at a time to find the one that a piece belongs to."""
 
 MERGE_PROGRAMS = 2048
 """Programs that look for long bags: as many as a GPU holds at once, so that neither the looking
@@ -46,7 +51,7 @@ def launch_pooled(
     batch_size: int,
     weights: Tensor | None = None,
     pooling: str = "sum",
-    piece: int = PIECE,
+    piece: int | None = None,
 ) -> Tensor:
     """Run the kernels of the module ``kernels``; float32 ``[B, S * d]``, S being 1 without slots.
 
@@ -61,11 +66,12 @@ def launch_pooled(
         batch_size: B.
         weights: Factor of each id, contiguous float32 ``[N]``.
         pooling: A key of ``EXPONENT_CODES``.
-        piece: Ids of a piece of a long bag, a power of two.
+        piece: Ids of a piece of a long bag; None for what suits the tile.
     """
     count, width = (1 if slots is None else slots.features.numel()), table.shape[1]
-    pieces = ids.numel() // piece
     tile = choose_tile(width, ids.numel() / max(1, offsets.numel() - 1), table.element_size())
+    piece = piece or choose_piece(tile)
+    pieces = ids.numel() // piece
     out = torch.empty(batch_size, count * width, device=table.device)
     arguments = (
         table,
@@ -92,9 +98,10 @@ def launch_pooled(
     programs = (triton.cdiv(batch_size, tile.bags) + pieces) * count
     kernels.forward_kernel[(programs,)](
         *arguments,
-        batch_size.bit_length(),
+        first_stride(batch_size),
         BAGS=tile.bags,
         LANES=tile.lanes,
+        WAYS=WAYS,
         num_warps=tile.warps,
         **constants,
     )
@@ -103,6 +110,19 @@ def launch_pooled(
         programs = triton.cdiv(batch_size, shape["BAGS"]) * count
         kernels.merge_kernel[(programs,)](*arguments, **constants, **shape)
     return out
+
+
+def choose_piece(tile: Tile) -> int:
+    """Ids of a piece of a long bag, beside bags that are summed in ``tile``."""
+    return max(SHORTEST_PIECE, min(LONGEST_PIECE, STEPS_PER_PIECE * tile.lanes))
+
+
+def first_stride(bags: int) -> int:
+    """The power of ``WAYS`` that divides ``bags`` into at most ``WAYS`` parts."""
+    stride = 1
+    while stride * WAYS < bags:
+        stride *= WAYS
+    return stride
 
 
 def merge_shape(width: int, number_bytes: int, bags: int) -> dict[str, Any]:

@@ -78,22 +78,24 @@ def pool(sums, length, EXPONENT: tl.constexpr):
 
 
 @triton.jit
-def find_piece(offsets, first, batch_size, piece, halvings, PIECE: tl.constexpr):
+def find_piece(offsets, first, batch_size, piece, reach, PIECE: tl.constexpr, WAYS: tl.constexpr):
     """First id of a piece and whether a bag of the feature has such a piece.
 
     A bag's pieces are numbered from ``start // PIECE`` on: no other bag has the same numbers, since
     the next one starts after ``n // PIECE`` whole pieces.
     """
-    # The last bag that starts before the next number's ids, by halving [low, high).
-    low = tl.full([], 0, tl.int64)
-    high = tl.full([], batch_size, tl.int64)
-    for _ in range(halvings):
-        middle = (low + high) // 2
-        is_before = tl.load(offsets + first + middle) < (piece + 1) * PIECE
-        low = tl.where(is_before, middle, low)
-        high = tl.where(is_before, high, middle)
-    start = tl.load(offsets + first + low)
-    length = tl.load(offsets + first + low + 1) - start
+    # The last bag that starts before the next number's ids, WAYS bags compared at a time: few loads
+    # wait for each other, since most programs of a piece only find that there is none.
+    way = tl.arange(0, WAYS).to(tl.int64) + 1  # [WAYS]
+    stride = tl.full([], reach, tl.int64)
+    bag = tl.full([], 0, tl.int64)
+    while stride > 0:
+        later = bag + way * stride
+        starts = tl.load(offsets + first + later, mask=later < batch_size, other=2**62)
+        bag += stride * tl.sum((starts < (piece + 1) * PIECE).to(tl.int64))
+        stride //= WAYS
+    start = tl.load(offsets + first + bag)
+    length = tl.load(offsets + first + bag + 1) - start
     place = piece - start // PIECE
     return start + place * PIECE, (place >= 0) & (place < length // PIECE)
 
@@ -112,7 +114,7 @@ def forward_kernel(
     batch_size,  # B
     slots,  # S
     pieces,  # N // PIECE
-    halvings,  # bits of B
+    reach,  # first stride of a search among B bags, WAYS at a time
     D: tl.constexpr,
     D_PADDED: tl.constexpr,
     BAGS: tl.constexpr,
@@ -121,6 +123,7 @@ def forward_kernel(
     HASHED: tl.constexpr,
     EXPONENT: tl.constexpr,  # 0 sum, 1 mean, 2 square root
     PIECE: tl.constexpr,  # 0: no bag can be long
+    WAYS: tl.constexpr,
 ):
     # Programs of an item's slots are neighbours: they read the same ids and write one line.
     program = tl.program_id(0)
@@ -138,7 +141,7 @@ def forward_kernel(
     lane = tl.arange(0, BAGS * LANES)
     if PIECE > 0:
         if tile < pieces:
-            begin, is_found = find_piece(offsets, first, batch_size, tile, halvings, PIECE)  # type: ignore[misc]
+            begin, is_found = find_piece(offsets, first, batch_size, tile, reach, PIECE, WAYS)  # type: ignore[misc]
             end = tl.where(is_found, begin + PIECE, begin)
             piece = sum_rows(
                 *(table, ids, weights, begin + lane * 0, end + lane * 0, seed, height),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from muxrec_kernels.machine_code import WARP, Variant
-from muxrec_kernels.multiplexed_lookup.launch import PIECE, merge_shape
+from muxrec_kernels.multiplexed_lookup.launch import LONGEST_PIECE, WAYS, choose_piece, merge_shape
 from muxrec_kernels.tiles import choose_tile, next_power_of_2
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -27,11 +27,11 @@ STEPS_AHEAD = 3
 
 
 def _variant(kernel: str, dtype: str, constants: Mapping[str, Any], **changes: Any) -> Variant:
-    searched = {"halvings": "i32"} if kernel == "forward_kernel" else {}
+    searched = {"reach": "i32"} if kernel == "forward_kernel" else {}
     return Variant(
         kernel=kernel,
         arguments={"table": f"*{dtype}", **POINTERS, **NUMBERS, **searched},
-        constants={"HASHED": True, "WEIGHTED": False, "EXPONENT": 1, "PIECE": PIECE, **constants},
+        constants={"HASHED": True, "WEIGHTED": False, "EXPONENT": 1, **constants},
         aligned=("table", *POINTERS),
         needs=("LDGSTS.E.BYPASS",),
         forbids=IN_ORDER,
@@ -50,7 +50,13 @@ def _forward(
 ) -> Variant:
     """The pooling kernel for bags of ``length`` ids."""
     tile, padded = choose_tile(width, length, BYTES[dtype]), next_power_of_2(width)
-    constants = {"BAGS": tile.bags, "LANES": tile.lanes, **constants}
+    constants = {
+        "BAGS": tile.bags,
+        "LANES": tile.lanes,
+        "PIECE": choose_piece(tile),
+        "WAYS": WAYS,
+        **constants,
+    }
     # What a thread reads of the program's rows per step, for bags and for pieces.
     step = tile.bags * tile.lanes * padded * BYTES[dtype] // (16 * WARP * tile.warps)
     places = 1 if constants.get("PIECE") == 0 else 2
@@ -72,7 +78,7 @@ def _merge(dtype: str, width: int, archs: tuple[int, ...] = (90,)) -> Variant:
     return _variant(
         "merge_kernel",
         dtype,
-        {"D": width, "D_PADDED": padded, **shape},
+        {"D": width, "D_PADDED": padded, "PIECE": LONGEST_PIECE, **shape},
         name=f"merge, {dtype} width {width}",
         warps=warps,
         wide_loads=STEPS_AHEAD * shape["LANES"] * row_bytes // (16 * WARP * warps),

@@ -47,6 +47,7 @@ DEFECTS = {
         "seed = tl.load(slot_seeds)",
     ),
     "a piece is sought in the bag before": (PIECES, "(piece + 1) * PIECE", "piece * PIECE"),
+    "the search for a bag ends too early": (PIECES, "while stride > 0", "while stride > 1"),
     "a bag of exactly one piece is lost": (MERGE, "stop - start >= PIECE", "stop - start > PIECE"),
     "only the first long bag is merged": (
         MERGE,
@@ -63,7 +64,8 @@ DEFECTS = {
 PIECE = 16
 BAGS = make_jagged([0, 3, 16, 37, 35, 15, 0, 1], batch_size=4, seed=1)
 ROWS, WIDTH = 3, 12
-launch.MERGE_PROGRAMS = 3  # So that a program finds several long bags, as in large batches.
+# As in large batches: a program merges several bags, and a bag is sought in several steps.
+launch.MERGE_PROGRAMS, launch.WAYS = 3, 2
 
 
 def distances(kernels: ModuleType) -> dict[str, float]:
