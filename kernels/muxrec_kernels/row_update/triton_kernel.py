@@ -117,11 +117,23 @@ def update_kernel(
         at = step + lane
         row = tl.load(rows + at, mask=at < end, other=DEAD)
         following = tl.load(rows + at + 1, mask=at + 1 < count, other=DEAD)
+        lookup = tl.load(order + at, mask=at < end, other=0)
+        source = tl.load(sources + lookup, mask=at < end, other=0).to(tl.int64)
         alive = row != DEAD
-        lookup = tl.load(order + at, mask=alive, other=0)
-        source = tl.load(sources + lookup, mask=alive, other=0).to(tl.int64)
-        address = grad + source[:, None] * D + columns[None, :]  # [LANES, D_PADDED]
+        ends = alive & (row != following)
+        begins_here = row != before
+        is_whole = ends & begins_here
+
+        # 64-bit addresses: rows * D may pass 2**31.                    [LANES, D_PADDED]
+        place = row[:, None].to(tl.int64) * D + columns[None, :]
+        updated = is_whole[:, None] & is_column[None, :]
+        old = tl.load(table + place, mask=updated, other=0)
+        address = grad + source[:, None] * D + columns[None, :]
         values = tl.load(address, mask=alive[:, None] & is_column[None, :], other=0.0)
+        # Between loads, or the assembler drops it: without it rows are asked for behind the sums,
+        # which they do not depend on, and a step waits for memory once more.
+        tl.debug_barrier()
+        mean, square = load_state(first, second, row, place, is_whole, updated, KIND)
         if SCALED:
             scale = tl.load(scales + lookup, mask=alive, other=0.0)
             values = values * scale[:, None]
@@ -132,11 +144,8 @@ def update_kernel(
         carry = tl.sum(tl.where(lane[:, None] == LANES - 1, sums, 0.0), axis=0)
         carried = tl.max(row, axis=0)
 
-        ends = alive & (row != following)
-        begins_here = row != before
-        is_whole = ends & begins_here
-        update_tile(
-            table, first, second, row, is_whole, columns, sums,
+        store_tile(
+            table, first, second, row, columns, place, is_whole, updated, sums, old, mean, square,
             lr, eps, decay1, gain1, decay2, gain2, bias2, key0, key1,
             D, KIND, FORMAT, RANDOM,
         )  # fmt: skip
@@ -199,9 +208,14 @@ def merge_kernel(
         goes_on = tl.min(is_mine.to(tl.int32), axis=0) == 1
         base += LANES
     total = tl.sum(sums, axis=0)[None, :]  # [1, D_PADDED]
-    one = tl.arange(0, 1)
-    update_tile(
-        table, first, second, row + one, one == 0, columns, total,
+    one = row + tl.arange(0, 1)  # [1]
+    is_row = one == row
+    place = one[:, None].to(tl.int64) * D + columns[None, :]
+    updated = is_row[:, None] & is_column[None, :]
+    old = tl.load(table + place, mask=updated, other=0)
+    mean, square = load_state(first, second, one, place, is_row, updated, KIND)
+    store_tile(
+        table, first, second, one, columns, place, is_row, updated, total, old, mean, square,
         lr, eps, decay1, gain1, decay2, gain2, bias2, key0, key1,
         D, KIND, FORMAT, RANDOM,
     )  # fmt: skip
@@ -214,14 +228,33 @@ def add_run(row_a, sum_a, row_b, sum_b):
 
 
 @triton.jit
-def update_tile(
+def load_state(first, second, row, place, is_row, mask, KIND: tl.constexpr):
+    """First and second state of a tile's rows; what a rule lacks is never read."""
+    if KIND == "adam":
+        mean = tl.load(first + place, mask=mask, other=0.0)  # [ROWS, D_PADDED]
+        square = tl.load(second + place, mask=mask, other=0.0)
+    elif KIND == "sgd":
+        mean, square = row, row
+    else:
+        mean = tl.load(first + row, mask=is_row, other=0.0)  # [ROWS]
+        square = mean
+    return mean, square
+
+
+@triton.jit
+def store_tile(
     table,
     first,
     second,
     row,  # int32 [ROWS]
-    is_row,  # bool [ROWS]: whether it is updated
     columns,  # int32 [D_PADDED]
+    place,  # int64 [ROWS, D_PADDED]: row * D + column
+    is_row,  # bool [ROWS]: whether it is updated
+    mask,  # bool [ROWS, D_PADDED]: likewise, within the columns
     sums,  # float32 [ROWS, D_PADDED], 0 beyond D
+    old,  # [ROWS, D_PADDED]: the rows, as they are stored
+    mean,
+    square,
     lr,
     eps,
     decay1,
@@ -237,35 +270,29 @@ def update_tile(
     RANDOM: tl.constexpr,
 ):
     """Apply the rule to rows whose gradients are summed."""
-    mask = is_row[:, None] & (columns < D)[None, :]  # [ROWS, D_PADDED]
-    # 64-bit addresses: rows * D may pass 2**31.
-    place = row[:, None].to(tl.int64) * D + columns[None, :]
     if KIND == "adam":
-        mean = decay1 * tl.load(first + place, mask=mask, other=0.0) + gain1 * sums
-        square = decay2 * tl.load(second + place, mask=mask, other=0.0) + gain2 * sums * sums
+        mean = decay1 * mean + gain1 * sums
+        square = decay2 * square + gain2 * sums * sums
         tl.store(first + place, mean, mask=mask)
         tl.store(second + place, square, mask=mask)
         change = lr * mean / (tl.sqrt(square / bias2) + eps)
     elif KIND == "sgd":
         change = lr * sums
     else:
-        squares = tl.sum(sums * sums, axis=1) / ((D + 3) // 4 * 4)  # [ROWS]
-        momentum = tl.load(first + row, mask=is_row, other=0.0)
+        found = tl.sum(sums * sums, axis=1) / ((D + 3) // 4 * 4)  # [ROWS]
         if KIND == "adagrad":
-            momentum = momentum + squares
+            momentum = mean + found
             root = tl.sqrt(momentum)
         else:
-            momentum = decay2 * momentum + gain2 * squares
+            momentum = decay2 * mean + gain2 * found
             root = tl.sqrt(momentum / bias2)
         tl.store(first + row, momentum, mask=is_row)
         change = sums * (lr / (root + eps))[:, None]
 
     if FORMAT == "fp32":
-        old = tl.load(table + place, mask=mask, other=0.0)
         tl.store(table + place, old - change, mask=mask)
     else:
-        bits = tl.load(table + place, mask=mask, other=0)
-        new = widen(bits, FORMAT) - change
+        new = widen(old, FORMAT) - change
         words = place.to(tl.uint32)
         if RANDOM:
             words = random_words(row, columns, key0, key1)

@@ -25,7 +25,7 @@ KEYS, UPDATE, MERGE, TILE, NARROW = (
     "key_kernel",
     "update_kernel",
     "merge_kernel",
-    "update_tile",
+    "store_tile",
     "narrow",
 )
 DEFECTS = {
@@ -50,7 +50,11 @@ DEFECTS = {
         "ends = alive & (row != following)",
         "ends = alive & (row != -1)",
     ),
-    "the last lookup is missed": (UPDATE, "mask=at < end, other", "mask=at < end - 1, other"),
+    "the last lookup is missed": (
+        UPDATE,
+        "mask=at < end, other=DEAD",
+        "mask=at < end - 1, other=DEAD",
+    ),
     "the next chunk's lookups are taken": (
         UPDATE,
         "tl.minimum(begin + CHUNK, count)",
@@ -66,7 +70,7 @@ DEFECTS = {
         "is_whole = ends & begins_here",
         "is_whole = ends",
     ),
-    "the last column is missed": (TILE, "(columns < D)", "(columns < D - 1)"),
+    "the last column is missed": (UPDATE, "columns < D\n", "columns < D - 1\n"),
     "the momentum is not kept": (TILE, "tl.store(first + row,", "tl.store(first + row * 0,"),
     "the mean square forgets the alignment": (TILE, "((D + 3) // 4 * 4)", "D"),
     "a long run is cut": (
