@@ -131,6 +131,22 @@ def test_features_have_different_numbers_of_slots() -> None:
     compare(random(9, 8), bags, Rule("adagrad", 0.1), slots=(2, 0, 0))
 
 
+def test_strided_inputs_are_read_as_they_are() -> None:
+    ids = torch.tensor([3, 99, 5, 99, 3, 99], device=DEVICE)[::2]
+    offsets = torch.tensor([0, 9, 2, 9, 3, 9], device=DEVICE)[::2]
+    grad_out = random(4, 2, seed=4).t()
+    weights = torch.tensor([0.5, 9, 2, 9, -1, 9], device=DEVICE)[::2]
+    slots, seeds = torch.tensor([[0]], device=DEVICE), torch.tensor([5, 9], device=DEVICE)[:1]
+    found, expected = random(6, 4), random(6, 4)
+    rule = Rule("sgd", 1.0)
+    given = (grad_out, ids, offsets, slots, seeds)
+    for table, backend in ((found, "triton"), (expected, "reference")):
+        update_rows_of_lookup(
+            table, RowState(), *given, batch_size=2, rule=rule, weights=weights, backend=backend
+        )
+    assert norm_ratio(found, expected) <= TOLERANCE
+
+
 def launch_rows(
     table: torch.Tensor, rows: torch.Tensor, rule: Rule, tile: launch.Tile, seed: int = 1
 ) -> tuple[float, float]:

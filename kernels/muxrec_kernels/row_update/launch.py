@@ -52,7 +52,7 @@ def choose_tile(count: int, width: int) -> Tile:
 
     It follows from bytes in flight and waits for tuning on a device.
     """
-    lanes = max(1, min(32, TILE_NUMBERS // next_power_of_2(width), next_power_of_2(count)))
+    lanes = max(1, min(64, TILE_NUMBERS // next_power_of_2(width), next_power_of_2(count)))
     chunk = min(MOST_CHUNK, max(lanes, next_power_of_2(count // PROGRAMS)))
     return Tile(lanes, chunk, max(1, min(32, TILE_NUMBERS // next_power_of_2(width))))
 
