@@ -45,10 +45,10 @@ def quotient_remainder_backward(
     high = torch.div(index, remainders.shape[0], rounding_mode="trunc")
     low = index - high * remainders.shape[0]
     if combine == "multiply":
-        pairs = (high, low, remainders, 0), (low, high, quotients, 0)
-        return tuple(  # type: ignore[return-value]
-            sum_by_row(kernels, grad_out, Terms(mine, bags, scales, other), others=others, run=run)
-            for mine, other, others, _ in pairs
+        of_high, of_low = Terms(high, bags, scales, low), Terms(low, bags, scales, high)
+        return (
+            sum_by_row(kernels, grad_out, of_high, others=remainders, run=run),
+            sum_by_row(kernels, grad_out, of_low, others=quotients, run=run),
         )
     sources = bags, bags
     if combine == "concatenate":
@@ -75,8 +75,8 @@ def multi_hash_backward(
     count, hashes, width = ids.numel(), factors.shape[1], pool.shape[1]
     rows = torch.empty(count, hashes, dtype=torch.int32, device=ids.device)
     owns = torch.empty(count, dtype=torch.int32, device=ids.device)
-    coefficients = torch.empty(count, hashes, device=ids.device)
-    slopes = torch.empty(count, hashes, device=ids.device)
+    coefficients = torch.empty(count, hashes, dtype=torch.float32, device=ids.device)
+    slopes = torch.empty(count, hashes, dtype=torch.float32, device=ids.device)
     lanes = segment_lanes(width)
     if count:
         kernels.multi_hash_terms_kernel[(triton.cdiv(count, lanes),)](
@@ -124,7 +124,7 @@ def codebook_backward(
 ) -> Gradient:
     """Gradient of the codebook."""
     bags, scales = _ids_of(offsets, index, weights, pooling)
-    part = torch.arange(codes.shape[1], device=codes.device)
+    part = torch.arange(codes.shape[1], dtype=torch.int32, device=codes.device)
     rows = (codes[index].to(torch.int32) + part * part_entries(codes, codebook)).flatten()
     sources = (bags[:, None] * codes.shape[1] + part).flatten()
     terms = Terms(rows, sources, _repeated(scales, codes.shape[1]))
@@ -152,7 +152,7 @@ def robe_backward(
     count = ids.numel() * pieces
     rows = torch.empty(count, 2, dtype=torch.int32, device=ids.device)
     shifts = torch.empty(count, 2, dtype=torch.int32, device=ids.device)
-    signs = torch.empty(count, device=ids.device)
+    signs = torch.empty(count, dtype=torch.float32, device=ids.device)
     if count:
         lanes = 128
         kernels.robe_terms_kernel[(triton.cdiv(count, lanes),)](

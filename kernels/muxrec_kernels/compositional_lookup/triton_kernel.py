@@ -16,8 +16,7 @@ Gradient of row r of an array, over the lookups that read r, in the order of the
 ``other`` is the pair's other row where the two are multiplied; ``shift`` tells where a row of the
 ROBE array lies in the piece that was cut from it.
 
-A program holds BAGS bags with LANES ids of each in flight, and sums over the lanes once per bag.
-Where a vector has parts, the tile is [ids, parts, numbers of a part].
+A program has LANES ids of BAGS bags in flight; with parts, its tile is [ids, parts, numbers].
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ from muxrec_kernels.xxhash64.triton_kernel import hash_rows
 MULTIPLY = tl.constexpr(0)
 ADD = tl.constexpr(1)
 CONCATENATE = tl.constexpr(2)
+UNREAD = tl.constexpr(-(2**31))
 
 
 @triton.jit
@@ -176,8 +176,10 @@ def codebook_kernel(
         is_read = alive[:, None] & is_part[None, :]  # [BAGS * LANES, PARTS_PADDED]
         code = tl.load(codes + found[:, None] * PARTS + part[None, :], mask=is_read, other=0)
         entry = part[None, :] * entries + code.to(tl.int32)
-        address = codebook + entry.to(tl.int64)[:, :, None] * D + columns[None, None, :]
-        mask = is_read[:, :, None] & is_column[None, None, :]
+        # As an entry that is not there: no thread holds bags for all of its numbers.
+        entry = tl.where(is_read, entry, UNREAD)[:, :, None]
+        address = codebook + entry.to(tl.int64) * D + columns[None, None, :]
+        mask = (entry != UNREAD) & is_column[None, None, :]
         values = tl.load(address, mask=mask, other=0.0).to(tl.float32)
         if WEIGHTED:
             weight = tl.load(weights + at, mask=alive, other=0.0)
@@ -225,14 +227,16 @@ def robe_kernel(
         at = start + step + lane % LANES  # [BAGS * LANES]
         alive = at < stop
         is_read = alive[:, None] & is_piece[None, :]  # [BAGS * LANES, PIECES_PADDED]
-        # Read once per piece: the compiler repeats cheap loads, and with them the hash, in each of
-        # the BLOCK threads that share a piece, but not a load of a whole warp's width.
+        # Read once per piece: the compiler repeats a cheap load, and the hash with it, in all of the
+        # threads that share a piece, but not a load of a whole warp's width.
         found = tl.load(ids + at[:, None] + 0 * piece[None, :], mask=is_read, other=0)
         begin, sign = cut_pieces(found, seed[None, :], numbers)  # type: ignore[misc]
-        # Counted from the end: below 2**31 numbers no sum leaves 32 bits.
-        place = (begin - numbers).to(tl.int32)[:, :, None] + columns[None, None, :]
+        # Counted from the end no sum leaves 32 bits, and one integer is free to say that nothing is
+        # read, so that no thread holds bags for all of its numbers.
+        begin = tl.where(is_read, (begin - numbers).to(tl.int32), UNREAD)[:, :, None]
+        place = begin + columns[None, None, :]
         place = tl.where(place < 0, place + numbers, place)
-        mask = is_read[:, :, None] & is_column[None, None, :]
+        mask = (begin != UNREAD) & is_column[None, None, :]
         values = tl.load(array + place, mask=mask, other=0.0).to(tl.float32)
         if WEIGHTED:
             sign = sign * tl.load(weights + at, mask=alive, other=0.0)[:, None]

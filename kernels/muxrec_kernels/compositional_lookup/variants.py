@@ -171,7 +171,7 @@ def _variants() -> Iterator[Variant]:
     yield _multi_hash("fp32", 64, 4)
     yield _multi_hash("fp16", 64, 4)
     yield _codebook("fp16", 16, 8)
-    yield _robe(16, 4)
+    yield _robe(4, 16)
     yield _row_sums(64, is_product=True)
     yield _row_sums(16, is_product=False, is_shifted=True)
     yield _merge(64)
