@@ -292,7 +292,7 @@ def test_a_tile_holds_all_codes_and_one_load_of_a_warp(width: int, bits: int) ->
         assert 32 * tile.words >= width * bits
         assert tile.groups * tile.words >= LOAD_WORDS
         assert tile.groups % tile.split == 0
-    assert choose_tile(width, bits, 32 * ENOUGH_PROGRAMS, 20.0).split <= 2
+    assert choose_tile(width, bits, 32 * ENOUGH_PROGRAMS, 20.0).split == 1
     few = choose_tile(width, bits, 10, 10_000.0)
     assert few.split == few.groups
 

@@ -18,7 +18,7 @@ EXPONENT_CODES = {"sum": 0, "mean": 1, "sqrt": 2}
 LOAD_WORDS = 128
 """Words that a warp reads with one load: 16 bytes by each of 32 threads."""
 DEPTHS = {8: 4, 4: 4, 2: 2}
-"""Rows in flight per group, twice: sums of 4 words take 16, 32 and 64 registers of a thread."""
+"""Rows in flight per group: the sums of 4 words take 16, 32 and 64 registers of a thread."""
 ENOUGH_PROGRAMS = 2048
 """Programs of one warp that keep a GPU of 132 multiprocessors busy."""
 
@@ -56,15 +56,18 @@ class Options(TypedDict):
 def choose_tile(width: int, bits: int, bags: int, mean_length: float) -> Tile:
     """The tile for ``bags`` bags of ``mean_length`` rows on average.
 
-    Groups that share a bag have to sum across threads once per bag, groups that do not wait for the
-    longest of their bags. So two share a bag of 16 rows or more, four one of 64; more only where
-    there are too few bags for the machine. The numbers wait for tuning on a device.
+    Groups that share a bag have to sum across threads once per bag, which short bags do not pay
+    back; groups that do not wait for the longest of their bags. So two share a bag of 32 rows, four
+    one of 64; more only where there are too few bags for the machine. Chosen by instructions per
+    row and registers; the numbers wait for tuning on a device.
     """
     words = max(4, next_power_of_2(-(-width * bits // 32)))
     groups = max(1, LOAD_WORDS // words)
     length = next_power_of_2(max(1, round(mean_length)))
-    depth = min(DEPTHS[bits], length)
-    split = min(groups, 4 if length >= 64 else 2 if length >= 16 else 1)
+    # 4 groups of 8 rows are one id for every thread of a warp to hash; with fewer groups, rows that
+    # deep do not fit in registers.
+    depth = min(length, 8 if (bits, groups) == (8, 4) else DEPTHS[bits])
+    split = min(groups, 4 if mean_length >= 64 else 2 if mean_length >= 32 else 1)
     while split < groups and split * depth < length and bags * split < groups * ENOUGH_PROGRAMS:
         split *= 2
     return Tile(words, groups, split, depth, warps=max(1, min(8, words // LOAD_WORDS)))
