@@ -24,6 +24,9 @@ STAGES = tl.constexpr(3)
 """Ids, rows and sums of three steps overlap. Rows then travel as asynchronous copies, which the
 assembler cannot delay: of plain loads it kept two in flight, to spare registers."""
 
+VARYING = ("batch_size", "pieces")
+"""Numbers of a batch: a new kernel for those that are 1 or a multiple of 16 would gain nothing."""
+
 
 @triton.jit
 def sum_rows(
@@ -100,7 +103,7 @@ def find_piece(offsets, first, batch_size, piece, reach, PIECE: tl.constexpr, WA
     return start + place * PIECE, (place >= 0) & (place < length // PIECE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def forward_kernel(
     table,  # [R, D]
     ids,  # int64 [N], rows where not HASHED
@@ -174,7 +177,7 @@ def forward_kernel(
     tl.store(target, pool(sums, length, EXPONENT), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def merge_kernel(
     table,  # [R, D]
     ids,  # int64 [N], rows where not HASHED
@@ -241,7 +244,7 @@ def merge_kernel(
         found = tl.min(tl.where(is_long, place, BAGS))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def rows_kernel(
     ids,  # int64 [N]
     positions,  # int64 [M]: the id behind each lookup
