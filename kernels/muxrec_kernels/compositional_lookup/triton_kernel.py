@@ -227,8 +227,8 @@ def robe_kernel(
         at = start + step + lane % LANES  # [BAGS * LANES]
         alive = at < stop
         is_read = alive[:, None] & is_piece[None, :]  # [BAGS * LANES, PIECES_PADDED]
-        # Read once per piece: the compiler repeats a cheap load, and the hash with it, in all of the
-        # threads that share a piece, but not a load of a whole warp's width.
+        # Read once per piece: the compiler repeats a cheap load, and the hash with it, in every
+        # thread of a piece, but not a load of a whole warp's width.
         found = tl.load(ids + at[:, None] + 0 * piece[None, :], mask=is_read, other=0)
         begin, sign = cut_pieces(found, seed[None, :], numbers)  # type: ignore[misc]
         # Counted from the end no sum leaves 32 bits, and one integer is free to say that nothing is
