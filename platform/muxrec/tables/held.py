@@ -22,7 +22,7 @@ from muxrec.tables.reads import split_reads
 from muxrec.tables.rows import ROW_FORMATS, ServedRows
 from muxrec.tables.state import TableRows
 from muxrec_kernels.dispatch import Backend, choose_backend
-from muxrec_kernels.multiplexed_lookup import multiplexed_lookup, pool_rows
+from muxrec_kernels.multiplexed_lookup import multiplexed_lookup, pooled_lookup
 from muxrec_kernels.row_update import RowState, Rule
 from muxrec_kernels.row_update.deferred import DeferredLookup
 
@@ -108,7 +108,7 @@ class TableGroup(nn.Module):
         if isinstance(self.address, HashedRows):
             return self._multiplexed(self.address, sparse, found)
         bags = self.address(sparse, found, size)
-        sums = pool_rows(self.weight, bags.rows, bags.offsets, bags.weights)
+        sums = pooled_lookup(self.weight, bags.rows, bags.offsets, weights=bags.weights)
         return split_reads(self.group, self.poolings, sums, found)
 
     def _multiplexed(
