@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from muxrec_kernels.contrastive_loss import reference
 from muxrec_kernels.contrastive_loss.reference import dense_ignored, dense_weight
@@ -65,11 +66,18 @@ def contrastive_loss(
     from muxrec_kernels.contrastive_loss.autograd import contrastive_loss as run
 
     precision = PRECISIONS[torch.get_float32_matmul_precision()]
+    queries, candidates = _aligned(queries), _aligned(candidates)
     return run(queries, candidates, rules, scale=scale, precision=precision)
 
 
 def _without(vectors: Tensor, missing: Tensor | None) -> Tensor:
     return vectors if missing is None else vectors.masked_fill(missing[:, None], 0.0)
+
+
+def _aligned(vectors: Tensor) -> Tensor:
+    """The vectors with columns of 0 up to a multiple of 8: rows of other widths load by pieces."""
+    missing = -vectors.shape[1] % 8
+    return pad(vectors, (0, missing)) if missing else vectors
 
 
 def _check_vectors(queries: Tensor, candidates: Tensor, scale: Tensor) -> None:

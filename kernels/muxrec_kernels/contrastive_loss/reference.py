@@ -11,7 +11,7 @@ from muxrec_kernels.contrastive_loss.rules import Rules
 def dense_weight(rules: Rules, candidates: int) -> Tensor:
     """Weights of the positives, float32 ``[Q, C]``; 0 for every other entry."""
     weight = rules.weights.new_zeros(len(rules.offsets) - 1, candidates)
-    at = (_rows(rules.offsets, rules.columns), rules.columns)
+    at = (positive_rows(rules), rules.columns)
     return weight.index_put(at, rules.weights, accumulate=True)
 
 
@@ -29,6 +29,11 @@ def dense_ignored(rules: Rules, candidates: int) -> Tensor:
     if rules.candidate_missing is not None:
         ignored |= rules.candidate_missing[None, :]
     return ignored
+
+
+def positive_rows(rules: Rules) -> Tensor:
+    """The query of each positive, int64 ``[P]``."""
+    return _rows(rules.offsets, rules.columns)
 
 
 def contrastive_loss(queries: Tensor, candidates: Tensor, rules: Rules, *, scale: Tensor) -> Tensor:

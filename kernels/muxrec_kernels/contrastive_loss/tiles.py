@@ -55,7 +55,7 @@ def padded_width(width: int) -> int:
 
 
 def choose_tiles(dtype: torch.dtype, width: int) -> Tiles:
-    """Tiles for vectors of ``width`` numbers.
+    """Tiles for vectors of ``width`` numbers, a multiple of 8.
 
     The largest that compile without spills; they wait for tuning on a device. Float32 has no
     matrix instruction of full precision: small tiles of ordinary products.
