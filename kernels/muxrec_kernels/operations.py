@@ -8,5 +8,6 @@ OPERATIONS = (
     "quantised_lookup",
     "row_update",
     "compositional_lookup",
+    "contrastive_loss",
 )
 """Each folder holds ``reference.py``, ``triton_kernel.py``, ``variants.py`` and ``bench.py``."""
