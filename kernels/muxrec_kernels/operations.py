@@ -5,6 +5,7 @@ from __future__ import annotations
 OPERATIONS = (
     "multiplexed_lookup",
     "fusion_gate",
+    "code_scan",
     "quantised_lookup",
     "row_update",
     "compositional_lookup",
