@@ -168,7 +168,7 @@ def launch_rows(
 @given(
     runs=st.lists(st.integers(1, 14), min_size=1, max_size=6),
     lanes=st.sampled_from([1, 2, 4]),
-    steps=st.sampled_from([1, 2]),
+    steps=st.sampled_from([1, 2, 4]),
     seed=st.integers(0, 99),
 )
 def test_runs_are_cut_anywhere(runs: list[int], lanes: int, steps: int, seed: int) -> None:

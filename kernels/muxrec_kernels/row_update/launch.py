@@ -17,7 +17,8 @@ EXPONENT_CODES = {"sum": 0, "mean": 1, "sqrt": 2}
 FORMATS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 TILE_NUMBERS = 512
 """Numbers of a step: 16 registers of gradients in each of 32 threads and as many of rows, so that
-28 programs share a multiprocessor with 4 KiB in flight each."""
+18 programs share a multiprocessor with 4 KiB in flight each. Rows of up to 16 numbers take half:
+the assembler spilled where a thread's step had the masks of more of them."""
 PROGRAMS = 4096
 """Programs wanted, about 30 for each multiprocessor; more lookups make longer chunks."""
 MOST_CHUNK = 512
@@ -52,9 +53,11 @@ def choose_tile(count: int, width: int) -> Tile:
 
     It follows from bytes in flight and waits for tuning on a device.
     """
-    lanes = max(1, min(64, TILE_NUMBERS // next_power_of_2(width), next_power_of_2(count)))
+    numbers = TILE_NUMBERS if width > 16 else TILE_NUMBERS // 2
+    most = max(1, min(32, numbers // next_power_of_2(width)))
+    lanes = min(most, next_power_of_2(count))
     chunk = min(MOST_CHUNK, max(lanes, next_power_of_2(count // PROGRAMS)))
-    return Tile(lanes, chunk, max(1, min(32, TILE_NUMBERS // next_power_of_2(width))))
+    return Tile(lanes, chunk, most)
 
 
 def hash_lookups(

@@ -111,10 +111,12 @@ def update_kernel(
     columns = tl.arange(0, D_PADDED)  # [D_PADDED]
     is_column = columns < D
 
-    carry = tl.zeros([D_PADDED], tl.float32)
-    carried = before * 0 - 1
+    # Sums of the run that is open between steps: their sum over the lanes is the run's so far.
+    carry = tl.zeros([LANES, D_PADDED], tl.float32)
     for step in range(begin, end, LANES):
         at = step + lane
+        head = tl.load(rows + step)
+        tail = tl.load(rows + step + LANES, mask=step + LANES < end, other=-1)
         row = tl.load(rows + at, mask=at < end, other=DEAD)
         following = tl.load(rows + at + 1, mask=at + 1 < count, other=DEAD)
         lookup = tl.load(order + at, mask=at < end, other=0)
@@ -137,22 +139,25 @@ def update_kernel(
         if SCALED:
             scale = tl.load(scales + lookup, mask=alive, other=0.0)
             values = values * scale[:, None]
-        goes_on = (lane == 0) & (row == carried)
-        values += tl.where(goes_on[:, None], carry[None, :], 0.0)
-        run = tl.broadcast_to(row[:, None], [LANES, D_PADDED])
-        _, sums = tl.associative_scan((run, values), 0, add_run)
-        carry = tl.sum(tl.where(lane[:, None] == LANES - 1, sums, 0.0), axis=0)
-        carried = tl.max(row, axis=0)
-
-        store_tile(
-            table, first, second, row, columns, place, is_whole, updated, sums, old, mean, square,
-            lr, eps, decay1, gain1, decay2, gain2, bias2, key0, key1,
-            D, KIND, FORMAT, RANDOM,
-        )  # fmt: skip
-        is_part = alive & (ends | (at == end - 1)) & (is_whole == 0)
-        slot = chunk * 2 + begins_here.to(tl.int64)
-        address = partials + slot[:, None] * D + columns[None, :]
-        tl.store(address, sums, mask=is_part[:, None] & is_column[None, :])
+        if head == tail:
+            # Nothing ends here: one run throughout, of a row that very many lookups read.
+            carry += values
+        else:
+            values += tl.where(lane[:, None] == 0, tl.sum(carry, axis=0)[None, :], 0.0)
+            run = tl.broadcast_to(row[:, None], [LANES, D_PADDED])
+            _, sums = tl.associative_scan((run, values), 0, add_run)
+            is_open = (lane == LANES - 1) & (ends == 0)
+            carry = tl.where(is_open[:, None], sums, 0.0)
+            store_tile(
+                table, first, second, row, columns, place, is_whole, updated,
+                sums, old, mean, square,
+                lr, eps, decay1, gain1, decay2, gain2, bias2, key0, key1,
+                D, KIND, FORMAT, RANDOM,
+            )  # fmt: skip
+            is_part = alive & (ends | (at == end - 1)) & (is_whole == 0)
+            slot = chunk * 2 + begins_here.to(tl.int64)
+            address = partials + slot[:, None] * D + columns[None, :]
+            tl.store(address, sums, mask=is_part[:, None] & is_column[None, :])
 
 
 @triton.jit(do_not_specialize=("key0", "key1"))

@@ -60,11 +60,9 @@ DEFECTS = {
         "tl.minimum(begin + CHUNK, count)",
         "tl.minimum(begin + CHUNK + LANES, count)",
     ),
-    "an open run is not carried on": (
-        UPDATE,
-        "(lane == 0) & (row == carried)",
-        "(lane < 0) & (row == carried)",
-    ),
+    "an open run is not carried on": (UPDATE, "lane[:, None] == 0", "lane[:, None] < 0"),
+    "a long run's middle is lost": (UPDATE, "carry += values", "carry = values"),
+    "an ended run is carried on": (UPDATE, "& (ends == 0)", "& (ends == ends)"),
     "a run from before is updated alone": (
         UPDATE,
         "is_whole = ends & begins_here",
@@ -128,7 +126,7 @@ def _in_order(columns: list[Tensor]) -> Tensor:
 
 
 def _update(kernels: ModuleType) -> float:
-    """The whole table, its guard rows and its momentum after an update in chunks of four."""
+    """The whole table, its guard rows and its momentum after an update in chunks of eight."""
     rows = torch.cat([torch.full((length,), row) for row, length in RUNS])
     rows = rows[torch.randperm(rows.numel(), generator=torch.Generator().manual_seed(2))]
     generator = torch.Generator().manual_seed(0)
@@ -144,7 +142,7 @@ def _update(kernels: ModuleType) -> float:
     lookups = launch.Lookups(rows.int(), sources.int(), None)
     with poisoned_outputs():
         launch.launch_update(
-            kernels, guarded[1:-1], state, lookups, grad, rule=rule, tile=launch.Tile(2, 4, 2)
+            kernels, guarded[1:-1], state, lookups, grad, rule=rule, tile=launch.Tile(2, 8, 2)
         )
     assert state.first is not None
     assert exact.first is not None
