@@ -115,3 +115,18 @@ def test_the_chain_has_the_same_gradients_on_both_backends(monkeypatch: pytest.M
     for ours, theirs in zip(*found, strict=True):
         # A few float32 roundings of a chain of three gates.
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_graph_is_exported_of_plain_operations_whatever_the_backend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("triton", reason="triton has wheels for Linux only")
+    vectors, present = _case()
+    fusion = GateFusion(M, D)
+    expected = fusion(vectors, present)
+    monkeypatch.setenv("MUXREC_BACKEND", "triton")
+    program = torch.export.export(fusion, (vectors, present))
+    assert torch.equal(program.module()(vectors, present), expected)
+    targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert "aten.sigmoid.default" in targets
+    assert all(target.startswith("aten.") for target in targets)

@@ -1,6 +1,8 @@
 """Scans of item codes, the maths: decode a block of items, multiply, keep the best.
 
-The scores of a block exist at a time, never those of all items.
+The scores of a block exist at a time, never those of all items. Sums of whole numbers are exact; a
+matrix product of floats may round equal codes differently at the edge of a tile, so that such ties
+are only as equal as the product makes them.
 """
 
 from __future__ import annotations
