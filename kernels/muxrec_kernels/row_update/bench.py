@@ -9,15 +9,14 @@ kernel that makes ours.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from muxrec_kernels.bench.case import Case, Check, Run
-from muxrec_kernels.bench.inputs import SETS, draw_ids, draw_lengths, offsets_of
-from muxrec_kernels.multiplexed_lookup import multiplexed_lookup, slot_lookups
+from muxrec_kernels.bench.inputs import draw_ids, draw_lengths, offsets_of
+from muxrec_kernels.multiplexed_lookup import multiplexed_lookup
 from muxrec_kernels.row_update import (
     KINDS,
     RowState,
@@ -27,6 +26,16 @@ from muxrec_kernels.row_update import (
     update_rows,
     update_rows_of_lookup,
 )
+from muxrec_kernels.row_update.workloads import (
+    FP16,
+    TINY,
+    WORKLOADS,
+    Inputs,
+    Problem,
+    draw,
+    new_table,
+    rows_of,
+)
 from muxrec_kernels.testing import norm_ratio, poisoned_outputs
 
 RULE = Rule("adagrad", 0.02)
@@ -34,75 +43,8 @@ HASHING, GIVEN = "fbgemm TBE with hashing", "fbgemm TBE given rows"
 SPARSE, SORTED = "muxrec, sparse gradient", "muxrec, rows given"
 TOLERANCES = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 """16-bit tables are rounded stochastically, by up to a step."""
-TABLE_BYTES = 2**32
-DISTINCT = 10_000_000
 SHOWN = 1024
 """Rows that a call returns, for comparison with the peers' on the first one."""
-
-
-@dataclass(frozen=True)
-class Workload:
-    """Lookups of some features in one table."""
-
-    dtype: torch.dtype
-    width: int
-    probes: int
-    features: int
-    length: int | str
-    kind: str
-    batch: int
-    table_bytes: int = TABLE_BYTES
-    distinct: int = DISTINCT
-    from_graph: bool = False
-
-    @property
-    def rows(self) -> int:
-        """Rows of the table."""
-        return self.table_bytes // (self.width * self.dtype.itemsize)
-
-    @property
-    def name(self) -> str:
-        """The case's name."""
-        dtype = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[self.dtype]
-        return (
-            f"{dtype} D {self.width}, {self.probes} probes, {self.features} features, "
-            f"{self.length} ids, {self.kind}, batch {self.batch}"
-            f"{', from a graph' if self.from_graph else ''}"
-        )
-
-
-FP32, FP16 = torch.float32, torch.float16
-LARGE, SMALL = 65_536, 2_048
-WORKLOADS = (
-    Workload(FP32, 64, 4, 1, 20, "zipf-1.2", LARGE),
-    Workload(FP32, 64, 4, 1, 20, "uniform", LARGE),
-    Workload(FP32, 128, 1, 2, 20, "zipf-1.2", LARGE),
-    Workload(FP32, 128, 1, 2, 20, "uniform", LARGE),
-    Workload(FP32, 64, 4, 8, 1, "zipf-1.05", LARGE),
-    Workload(FP32, 64, 4, 1, "jagged", "zipf-1.05", LARGE),
-    Workload(FP32, 64, 4, 8, 1, "uniform", SMALL),
-    Workload(FP32, 64, 4, 8, 1, "uniform", SMALL, from_graph=True),
-    Workload(FP16, 128, 1, 2, 20, "zipf-1.2", LARGE),
-)
-TINY = Workload(FP32, 8, 2, 2, 2, "zipf-1.2", 3, table_bytes=2**11, distinct=5)
-
-
-class Inputs(NamedTuple):
-    """One input set: what was looked up, and the gradient of what was found."""
-
-    ids: Tensor
-    offsets: Tensor
-    grad_out: Tensor
-
-
-class Problem(NamedTuple):
-    """A workload's slots and input sets."""
-
-    workload: Workload
-    slot_features: Tensor
-    slots: Tensor  # int64 [F, P]
-    seeds: Tensor
-    sets: list[Inputs]
 
 
 def checks(device: torch.device, *, small: bool) -> Iterator[Check]:
@@ -140,7 +82,7 @@ def checks(device: torch.device, *, small: bool) -> Iterator[Check]:
 def cases(device: torch.device, *, small: bool) -> Iterator[Case]:
     """Row-wise Adagrad by us, by fbgemm, and through a sparse gradient."""
     for workload in (TINY,) if small else WORKLOADS:
-        yield _case(_draw(workload, device), device, is_timed=not small)
+        yield _case(draw(workload, device), device, is_timed=not small)
 
 
 def _case(problem: Problem, device: torch.device, *, is_timed: bool) -> Case:
@@ -154,7 +96,7 @@ def _case(problem: Problem, device: torch.device, *, is_timed: bool) -> Case:
     runs |= {SORTED: _given(problem, device)}
     if is_timed:  # Its backward is chosen by the device, and would be the reference here.
         runs |= {SPARSE: _sparse(problem, device)}
-    found = [_rows_of(problem, inputs)[0] for inputs in problem.sets]
+    found = [rows_of(problem, inputs)[0] for inputs in problem.sets]
     lookups = sum(rows.numel() for rows in found) // len(found)
     used = sum(rows.unique().numel() for rows in found) // len(found)
     # Sort, gradient vectors; of each row in use its numbers twice and its state's two sectors.
@@ -174,43 +116,8 @@ def _case(problem: Problem, device: torch.device, *, is_timed: bool) -> Case:
     )
 
 
-def _draw(work: Workload, device: torch.device) -> Problem:
-    slot_features = torch.arange(work.features, device=device).repeat_interleave(work.probes)
-    seeds = torch.arange(slot_features.numel(), device=device) * 7919 + 1
-    sets = []
-    for at in range(SETS):
-        lengths = draw_lengths(work.features * work.batch, length=work.length, seed=at)
-        count = int(lengths.sum())
-        ids = draw_ids(count, distinct=work.distinct, kind=work.kind, seed=at, device=device)
-        generator = torch.Generator(device).manual_seed(at)
-        size = (work.batch, slot_features.numel() * work.width)
-        grad_out = torch.randn(size, generator=generator, device=device)
-        sets.append(Inputs(ids, offsets_of(lengths, device), grad_out))
-    slots = slots_of_features(slot_features, work.features)
-    return Problem(work, slot_features, slots, seeds, sets)
-
-
-def _new_table(problem: Problem, device: torch.device) -> Tensor:
-    """Zeros: what the first update leaves is the update alone."""
-    work = problem.workload
-    return torch.zeros(work.rows, work.width, dtype=work.dtype, device=device)
-
-
-def _rows_of(problem: Problem, inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """Rows and bag starts of every slot, as a lookup by rows takes them."""
-    found = slot_lookups(
-        inputs.ids,
-        inputs.offsets,
-        problem.slot_features,
-        problem.seeds,
-        rows=problem.workload.rows,
-        batch_size=problem.workload.batch,
-    )
-    return found.rows, found.offsets
-
-
 def _shown(problem: Problem, table: Tensor) -> Tensor:
-    rows, _ = _rows_of(problem, problem.sets[0])
+    rows, _ = rows_of(problem, problem.sets[0])
     return table[rows[:: max(1, rows.numel() // SHOWN)]].float()
 
 
@@ -244,7 +151,7 @@ def _run(problem: Problem, table: Tensor, call: Callable[[int], object]) -> Run:
 
 
 def _ours(problem: Problem, device: torch.device) -> Run:
-    table = _new_table(problem, device)
+    table = new_table(problem, device)
     state = new_state(RULE.kind, table)
     return _run(problem, table, lambda at: _update(problem, table, state, problem.sets[at]))
 
@@ -265,12 +172,12 @@ def _again(problem: Problem) -> Callable[[], object]:
 
 def _given(problem: Problem, device: torch.device) -> Run:
     """Ours without the hashing: rows and gradient vectors of all lookups are there."""
-    table = _new_table(problem, device)
+    table = new_table(problem, device)
     state, slots = new_state(RULE.kind, table), problem.seeds.numel()
     batch, width = problem.workload.batch, problem.workload.width
     lists = []
     for inputs in problem.sets:
-        rows, offsets = _rows_of(problem, inputs)
+        rows, offsets = rows_of(problem, inputs)
         bags = torch.repeat_interleave(offsets.diff())
         lists.append((rows.int(), (bags % batch * slots + bags // batch).int()))
 
@@ -283,7 +190,7 @@ def _given(problem: Problem, device: torch.device) -> Run:
 
 def _sparse(problem: Problem, device: torch.device) -> Run:
     """The lookup's own sparse gradient, then index operations on the rows."""
-    table = _new_table(problem, device).requires_grad_()
+    table = new_table(problem, device).requires_grad_()
     momentum = torch.zeros(table.shape[0], device=device)
     outs = [
         multiplexed_lookup(
@@ -336,7 +243,7 @@ def _fbgemm(problem: Problem, device: torch.device) -> dict[str, Run]:
     )
     weight = tables.split_embedding_weights()[0]
     weight.zero_()
-    outs = [tables(*_rows_of(problem, inputs)) for inputs in problem.sets]
+    outs = [tables(*rows_of(problem, inputs)) for inputs in problem.sets]
 
     def backward(at: int) -> None:
         outs[at].backward(problem.sets[at].grad_out, retain_graph=True)
