@@ -87,8 +87,13 @@ def line_chart(
         label=label,
         names=[line.name for line in series],
         y_labels=(f"{max(ys):.{digits}f}", f"{min(ys):.{digits}f}"),
-        x_labels=(f"{min(xs):g}", x_name, f"{max(xs):g}"),
+        x_labels=(_number(min(xs)), x_name, _number(max(xs))),
     )
+
+
+def _number(value: float) -> str:
+    """Whole numbers in full, with commas; others short."""
+    return f"{value:,.0f}" if value == round(value) else f"{value:g}"
 
 
 def bar_chart(series: Sequence[Series], *, label: str, names: Sequence[str], x_name: str) -> Markup:
