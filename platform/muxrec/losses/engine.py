@@ -35,8 +35,34 @@ class Target(NamedTuple):
     share: Tensor
 
 
-Divergence = Callable[[Tensor, Target], Tensor]
-"""``(scores [Q', C] with -inf at ignored entries, target) -> loss per asking query [Q']``."""
+class Scores(NamedTuple):
+    """Scores of the asking queries, and how they were made from cosines.
+
+    Attributes:
+        values: ``cosine / temperature - correction[candidate]``, float32 or float64 ``[Q', C]``;
+            -inf at ignored entries.
+        temperature: What the cosines were divided by, a scalar; 1 for plain cosines.
+        correction: What was subtracted from each candidate's scores, float32 ``[C]``; None for
+            nothing.
+    """
+
+    values: Tensor
+    temperature: Tensor | float
+    correction: Tensor | None
+
+    def cosines(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Cosines of the entries at ``rows`` and ``columns``, int64 ``[P]`` each.
+
+        They must not be ignored ones: -inf times the temperature has no finite gradient.
+        """
+        scaled = self.values[rows, columns]
+        if self.correction is not None:
+            scaled = scaled + self.correction[columns]
+        return scaled * self.temperature
+
+
+Divergence = Callable[[Scores, Target], Tensor]
+"""``(scores, target) -> loss per asking query [Q']``; one that learns is an ``nn.Module``."""
 
 
 def target_of(weight: Tensor, ignored: Tensor) -> Target:
@@ -58,20 +84,30 @@ def target_of(weight: Tensor, ignored: Tensor) -> Target:
     return Target(asking, ignored, rows, columns, weight[rows, columns] / total[rows])
 
 
-def contrast(scores: Tensor, target: Target, divergence: Divergence) -> Tensor:
-    """Mean divergence over the asking queries, a float32 scalar.
+def contrast(
+    scores: Tensor,
+    target: Target,
+    divergence: Divergence,
+    *,
+    temperature: Tensor | float = 1.0,
+    correction: Tensor | None = None,
+) -> Tensor:
+    """Mean divergence over the asking queries, a float32 scalar (float64 for float64 scores).
 
     Ignored entries become minus infinity before the softmax (scaling them by 0 would leave them in
     the sum with weight exp(0)); nothing they hold, NaN included, reaches the loss or its gradient.
     Without any asking query the loss is 0, still connected to ``scores`` with a zero gradient.
 
     Args:
-        scores: float ``[Q', C]``, rows of the asking queries.
+        scores: float ``[Q', C]``, rows of the asking queries; 16-bit ones are widened first.
         target: From ``target_of``.
         divergence: How a row of scores is compared with its positives.
+        temperature: What the scores' cosines were divided by, for divergences that want cosines.
+        correction: What was subtracted from each candidate's scores, float32 ``[C]``.
     """
-    scores = scores.float().masked_fill(target.ignored, float("-inf"))
-    per_query = divergence(scores, target)
+    exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    values = exact.masked_fill(target.ignored, float("-inf"))
+    per_query = divergence(Scores(values, temperature, correction), target)
     return per_query.sum() / max(1, per_query.numel())
 
 

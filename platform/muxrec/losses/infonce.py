@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from muxrec.losses.engine import Target, row_sums
+from muxrec.losses.engine import Scores, Target, row_sums
 
 
-def cross_entropy(scores: Tensor, target: Target) -> Tensor:
+def cross_entropy(scores: Scores, target: Target) -> Tensor:
     """Cross-entropy of each row's softmax against its positives' shares, float32 ``[Q']``.
 
     With one positive per row this is InfoNCE; with several it is the "out" form of supervised
@@ -15,14 +15,10 @@ def cross_entropy(scores: Tensor, target: Target) -> Tensor:
     positives' weighted mean score.
 
     Args:
-        scores: float32 ``[Q', C]``, -inf at ignored entries.
-        target: The asking queries' positives.
+        scores: Scores of the asking queries.
+        target: Their positives.
 
     Source: Supervised Contrastive Learning (arXiv 2004.11362), equation 2.
     """
-    positive = row_sums(target.share * scores[target.rows, target.columns], target)
-    return scores.logsumexp(dim=1) - positive
-
-
-DIVERGENCES = {"cross_entropy": cross_entropy}
-"""Name -> divergence; the engine's contract test runs over every entry."""
+    positive = row_sums(target.share * scores.values[target.rows, target.columns], target)
+    return scores.values.logsumexp(dim=1) - positive

@@ -9,9 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from muxrec.losses.divergences import divergence_of
 from muxrec.losses.engine import Target, contrast, target_of
-from muxrec.losses.infonce import cross_entropy
 from muxrec.losses.relation import Relation
+from muxrec.recipe.divergences import DIVERGENCE_SPECS
 from muxrec.recipe.model import Objective
 from muxrec.towers.matryoshka import cut
 from muxrec.towers.output import TowerOutput
@@ -42,14 +43,17 @@ class ContrastiveObjective(nn.Module):
         super().__init__()
         self.settings = settings
         self.widths = widths
+        self.divergence = divergence_of(settings)
+        self.has_temperature = DIVERGENCE_SPECS[settings.divergence].has_temperature
         start = torch.tensor(math.log(settings.temperature))
-        self.log_temperature = nn.Parameter(start, requires_grad=settings.learn_temperature)
+        learns = settings.learn_temperature and self.has_temperature
+        self.log_temperature = nn.Parameter(start, requires_grad=learns)
         inclusion = torch.zeros(0) if log_inclusion is None else log_inclusion
         self.register_buffer("log_inclusion", inclusion, persistent=False)
 
     @property
     def temperature(self) -> float:
-        """The softmax temperature now."""
+        """What cosines are divided by now; without meaning where the divergence takes none."""
         return float(self.log_temperature.detach().exp())
 
     def fresh(self) -> ContrastiveObjective:
@@ -57,7 +61,8 @@ class ContrastiveObjective(nn.Module):
         other = copy.deepcopy(self)
         with torch.no_grad():
             other.log_temperature.fill_(math.log(self.settings.temperature))
-        return other
+        other.divergence = divergence_of(self.settings)
+        return other.to(self.log_temperature.device)
 
     @torch.no_grad()
     def clamp(self) -> None:
@@ -83,7 +88,7 @@ class ContrastiveObjective(nn.Module):
         return loss
 
     def _over_widths(self, vectors: Tensor, relation: Relation, items: Tensor) -> Tensor:
-        ready = _ready(relation)
+        ready = self._ready(relation)
         prefixes = [cut(vectors, width, trained=self.widths) for width in self.widths]
         losses = [self._loss(prefix, ready, relation.queries, items) for prefix in prefixes]
         return torch.stack(losses).mean()
@@ -91,7 +96,7 @@ class ContrastiveObjective(nn.Module):
     def _over_modalities(self, output: TowerOutput, relation: Relation, items: Tensor) -> Tensor:
         losses = []
         for at, vectors in enumerate(output.modality_vectors.values()):
-            ready = _ready(relation, ~output.modality_present[:, at])
+            ready = self._ready(relation, ~output.modality_present[:, at])
             losses.append(self._loss(vectors, ready, relation.queries, items))
         return torch.stack(losses).mean()
 
@@ -106,18 +111,19 @@ class ContrastiveObjective(nn.Module):
             scale = (-self.log_temperature).exp()
             return contrastive_loss(vectors[queries], vectors, rules, scale=scale)
         # Divided by the temperature before the product: C x D numbers instead of Q x C.
-        asking = vectors[queries[ready.asking]] / self.log_temperature.exp()
+        temperature = self.log_temperature.exp() if self.has_temperature else 1.0
+        asking = vectors[queries[ready.asking]] / temperature
         scores = asking @ vectors.T
         if bias is not None:
             scores = scores - bias[None, :]
-        return contrast(scores, ready, cross_entropy)
+        return contrast(scores, ready, self.divergence, temperature=temperature, correction=bias)
 
+    def _ready(self, relation: Relation, missing: Tensor | None = None) -> Target | Rules:
+        """The relation as what computes the loss wants it: lists for the kernel, else matrices.
 
-def _ready(relation: Relation, missing: Tensor | None = None) -> Target | Rules:
-    """The relation as what computes the loss here wants it: lists for the kernel, else matrices.
-
-    The kernel knows the cross-entropy alone; another divergence goes through matrices everywhere.
-    """
-    if choose_backend(relation.queries.device) is Backend.TRITON:
-        return relation.rules(missing)
-    return target_of(*relation.dense(missing))
+        The kernel knows the cross-entropy alone; others go through matrices everywhere.
+        """
+        has_kernel = self.settings.divergence == "cross_entropy"
+        if has_kernel and choose_backend(relation.queries.device) is Backend.TRITON:
+            return relation.rules(missing)
+        return target_of(*relation.dense(missing))

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from muxrec.recipe.model import Recipe, Source
+from muxrec.recipe.divergences import DIVERGENCE_SPECS
+from muxrec.recipe.model import Objective, Recipe, Source
 from muxrec.recipe.syntax import Path_
 from muxrec.spec.features import FeatureSpec, check_features
+from muxrec.spec.table_methods import faults_of_options
 
 Fault = tuple[Path_, str]
 
@@ -65,6 +67,7 @@ def check_recipe(recipe: Recipe) -> list[Fault]:
         *_split(recipe),
         *_features(recipe),
         *_modalities(recipe),
+        *_divergence(recipe.objective),
         *_rising(("tower", "matryoshka"), recipe.tower.matryoshka, below=recipe.tower.width),
         *_rising(("evaluation", "ks"), recipe.evaluation.ks, below=None),
     ]
@@ -142,6 +145,16 @@ def _modalities(recipe: Recipe) -> Iterator[Fault]:
                 path,
                 f"expected different modalities that a feature declares ({known}), got {got}",
             )
+
+
+def _divergence(objective: Objective) -> Iterator[Fault]:
+    name = objective.divergence
+    spec = DIVERGENCE_SPECS[name]
+    for option, what in faults_of_options(name, spec.options, objective.divergence_options):
+        yield ("objective", "divergence_options", option), what
+    if objective.logq and not spec.has_temperature:
+        what = f"{name} compares plain cosines, which are no log probabilities to correct"
+        yield ("objective", "logq"), f"{what}: leave it at 0, got {objective.logq}"
 
 
 def _rising(path: Path_, values: tuple[int, ...], *, below: int | None) -> Iterator[Fault]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from muxrec.recipe.divergences import DIVERGENCE_SPECS, DivergenceName
 from muxrec.spec.features import FeatureSpec, TableSpec
 
 Scale = Literal["none", "cosine"]
@@ -147,7 +148,12 @@ class Objective:
     Attributes:
         positives: ``multi`` counts every in-batch item that is a known pair of the query as a
             positive, ``single`` only its own partner and ignores the other known pairs.
-        temperature: Start value of the softmax temperature.
+        divergence: How a query's scores are compared with its positives: ``cross_entropy``,
+            ``sigmoid``, ``similarity_distribution``, ``triplet`` or ``angular_margin``
+            (docs/training.md has their formulas).
+        divergence_options: The divergence's options, by name.
+        temperature: Start value of the temperature that cosines are divided by; ``triplet`` has
+            none.
         learn_temperature: Whether it is trained, within [0.01, 1].
         logq: Strength of the correction for the sampling probability of in-batch candidates;
             0 off, 1 the full logQ correction.
@@ -156,10 +162,17 @@ class Objective:
     """
 
     positives: Literal["multi", "single"] = "multi"
+    divergence: DivergenceName = "cross_entropy"
+    divergence_options: dict[str, float] = field(default_factory=dict[str, float])
     temperature: float = 0.05
     learn_temperature: bool = True
     logq: float = 0.0
     modality_weight: float = 0.0
+
+    def all_divergence_options(self) -> dict[str, float]:
+        """Every option of the divergence, as given or by its default."""
+        known = DIVERGENCE_SPECS[self.divergence].options
+        return {n: self.divergence_options.get(n, option.default) for n, option in known.items()}
 
 
 @dataclass(frozen=True)

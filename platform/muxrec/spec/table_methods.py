@@ -201,21 +201,26 @@ METHOD_SPECS: dict[str, MethodSpec] = {
 
 def option_faults(method: str, options: Mapping[str, float]) -> list[str]:
     """Faults of ``options`` as ``options.<name>: what`` lines; empty when they are sound."""
-    known = METHOD_SPECS[method].options
-    faults: list[str] = []
-    for name, value in options.items():
+    found = faults_of_options(method, METHOD_SPECS[method].options, options)
+    return [f"options.{name}: {what}" for name, what in found]
+
+
+def faults_of_options(
+    owner: str, known: Mapping[str, Option], given: Mapping[str, float]
+) -> list[tuple[str, str]]:
+    """Faults of the options ``given`` to ``owner`` as ``(name, what)``; empty when sound."""
+    faults: list[tuple[str, str]] = []
+    for name, value in given.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f", did you mean {near[0]}" if near else ""
             names = ", ".join(known) or "none"
-            faults.append(f"options.{name}: {method} has no such option (known: {names}){hint}")
+            faults.append((name, f"{owner} has no such option (known: {names}){hint}"))
             continue
         option = known[name]
         fits = math.isfinite(value) and option.low <= value <= option.high
         if not fits or (option.is_whole and value != int(value)):
             kind = "an integer" if option.is_whole else "a number"
-            faults.append(
-                f"options.{name}: expected {kind} from {option.low:g} to {option.high:g} "
-                f"({option.what}), got {value:g}"
-            )
+            expected = f"expected {kind} from {option.low:g} to {option.high:g}"
+            faults.append((name, f"{expected} ({option.what}), got {value:g}"))
     return faults
