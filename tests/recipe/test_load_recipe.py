@@ -163,3 +163,36 @@ def test_a_generic_source_may_have_no_catalogue(sound: str, write_recipe: Writer
     assert told == [
         "--set data.source.path=x: data.source.path: a generic source has no path: remove it"
     ]
+
+
+def test_every_fault_of_a_divergence_is_told_at_once(sound: str, write_recipe: Writer) -> None:
+    options = "{margin: -1, learn_bias: 0.5, biass: 2}"
+    text = sound + "objective:\n  divergence: sigmoid\n"
+    told = faults_of(write_recipe(f"{text}  divergence_options: {options}\n  logq: 2\n"))
+    at = "recipe.yaml:20: objective.divergence_options"
+    assert told == [
+        "recipe.yaml:21: objective.logq: expected between 0 and 1, got 2.0",
+        f"{at}.margin: sigmoid has no such option (known: bias, learn_bias)",
+        f"{at}.learn_bias: expected an integer from 0 to 1 (whether the bias is trained), got 0.5",
+        f"{at}.biass: sigmoid has no such option (known: bias, learn_bias), did you mean bias",
+    ]
+
+
+def test_an_unknown_divergence_is_told_with_the_known_ones(
+    sound: str, write_recipe: Writer
+) -> None:
+    path = write_recipe(sound + "objective:\n  divergence: sigmoyd\n")
+    known = "'cross_entropy', 'sigmoid', 'similarity_distribution', 'triplet' or 'angular_margin'"
+    (told,) = faults_of(path)
+    blamed = f'recipe.yaml:19: objective.divergence: expected {known}, got "sigmoyd"'
+    assert told == f"{blamed}; did you mean sigmoid?"
+
+
+def test_logq_is_refused_where_scores_are_plain_cosines(sound: str, write_recipe: Writer) -> None:
+    text = sound + "objective:\n  divergence: triplet\n  logq: 0.5\n"
+    (told,) = faults_of(write_recipe(text))
+    assert told.startswith("recipe.yaml:20: objective.logq: triplet compares plain cosines")
+    sound_one = load_recipe(
+        write_recipe(text.replace("logq: 0.5", "divergence_options: {margin: 1}"))
+    )
+    assert sound_one.objective.all_divergence_options() == {"margin": 1.0}

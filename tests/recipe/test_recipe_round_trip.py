@@ -9,6 +9,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from muxrec.recipe.divergences import DIVERGENCE_SPECS
 from muxrec.recipe.load import dump_recipe, load_recipe
 from muxrec.recipe.model import (
     Data,
@@ -29,6 +30,20 @@ AWKWARD = st.sampled_from(
 )
 WORD = TEXT | AWKWARD
 RATE = st.floats(1e-300, 1e300)
+
+
+@st.composite
+def objectives(draw: st.DrawFn) -> Objective:
+    name = draw(st.sampled_from(list(DIVERGENCE_SPECS)))
+    known = DIVERGENCE_SPECS[name].options.items()
+    given = {
+        option: draw(st.floats(limits.low, limits.high))
+        for option, limits in known
+        if not limits.is_whole and draw(st.booleans())
+    }
+    return Objective(
+        divergence=name, divergence_options=given, learn_temperature=draw(st.booleans())
+    )
 
 
 @st.composite
@@ -56,7 +71,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         tables=(TableSpec("t", "unified", 4, rows=draw(st.integers(1, 2**31 - 1))),),
         output=draw(st.none() | WORD),
         tower=Tower(width=32, matryoshka=draw(st.sampled_from([(), (8,), (4, 16)]))),
-        objective=Objective(learn_temperature=draw(st.booleans())),
+        objective=draw(objectives()),
         train=Train(lr=draw(RATE), table_lr=draw(RATE)),
         evaluation=Evaluation(ablations=ablations),
         tracking=Tracking(uri=draw(st.none() | WORD)),
@@ -77,5 +92,5 @@ def test_every_key_of_the_types_is_written(tmp_path: Path) -> None:
     table = TableSpec("t", "unified", 4, rows=8)
     recipe = Recipe("r", Data(Source("movielens", path="x")), (feature,), (table,))
     text = dump_recipe(recipe)
-    for kind in (Recipe, Data, Source, Tower, Train, Evaluation, FeatureSpec, TableSpec):
+    for kind in (Recipe, Data, Source, Tower, Objective, Train, Evaluation, FeatureSpec, TableSpec):
         assert [f.name for f in dataclasses.fields(kind) if f"{f.name}:" not in text] == []

@@ -19,11 +19,8 @@ from muxrec.losses.logq import log_inclusion
 from muxrec.losses.relation import RELATIONS, candidates_in_batch
 from muxrec.recipe.model import Objective
 
-EVERY = pytest.mark.parametrize(
-    "divergence",
-    [divergence_of(Objective(divergence=name)) for name in DIVERGENCES],
-    ids=DIVERGENCES,
-)
+MADE = [divergence_of(Objective(divergence=name)) for name in DIVERGENCES]
+EVERY = pytest.mark.parametrize("divergence", MADE, ids=DIVERGENCES)
 
 
 def _case(queries: int = 7, candidates: int = 11) -> tuple[Tensor, Tensor, Tensor]:

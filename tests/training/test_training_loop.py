@@ -40,6 +40,10 @@ OPTIONS: list[dict[str, dict[str, Any]]] = [
     {"objective": {"logq": 1.0}},
     {"objective": {"modality_weight": 0.1}},
     {"objective": {"learn_temperature": False}},
+    {"objective": {"divergence": "sigmoid"}},
+    {"objective": {"divergence": "similarity_distribution"}},
+    {"objective": {"divergence": "triplet"}},
+    {"objective": {"divergence": "angular_margin"}},
 ]
 
 
