@@ -321,16 +321,24 @@ def test_a_divergence_is_its_formula_query_by_query(name: DivergenceName, candid
     assert _loss(name, case).item() == pytest.approx(np.mean(rows), rel=1e-6, abs=1e-12)
 
 
-def test_a_triplet_takes_the_nearest_negative_behind_its_positive() -> None:
-    cosines = torch.tensor([[0.5, 0.9, 0.45, 0.3], [0.1, 0.9, 0.7, 0.3]], requires_grad=True)
-    weight = torch.tensor([[1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
-    target = target_of(weight, torch.zeros(2, 4).bool())
-    loss = contrast(cosines, target, _made("triplet"))
+@pytest.mark.parametrize(
+    ("cosines", "chosen"),
+    [
+        ([0.5, 0.9, 0.45, 0.3], 2),  # The nearest behind the positive, which is the first.
+        ([0.1, 0.9, 0.7, 0.3], 3),  # None is behind it: the farthest.
+        ([0.5, 0.5, 0.2, 0.3], 3),  # As near as the positive is not behind it.
+    ],
+)
+def test_a_triplet_takes_the_nearest_negative_behind_its_positive(
+    cosines: list[float], chosen: int
+) -> None:
+    scores = torch.tensor([cosines], requires_grad=True)
+    target = target_of(torch.eye(1, 4), torch.zeros(1, 4).bool())
+    loss = contrast(scores, target, _made("triplet"))
     loss.backward()
-    # Row 1: 0.45 is behind 0.5. Row 2: all are before 0.1, so the farthest, 0.3.
-    assert loss.item() == pytest.approx((2 * (0.45 - 0.5) + 1 + 2 * (0.3 - 0.1) + 1) / 2)
-    assert cosines.grad is not None
-    assert cosines.grad.tolist() == [[-1.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 1.0]]
+    assert loss.item() == pytest.approx(2 * (cosines[chosen] - cosines[0]) + 1.0)
+    assert scores.grad is not None
+    assert scores.grad.tolist() == [[-2.0, *(2.0 * (at == chosen) for at in (1, 2, 3))]]
 
 
 def test_triplets_looked_at_in_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
