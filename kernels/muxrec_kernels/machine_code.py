@@ -138,18 +138,24 @@ def faults(variant: Variant, code: MachineCode, *, arch: int) -> list[str]:
 
 def read_cubin(cubin: bytes) -> MachineCode:
     """Disassemble a compiled kernel."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.cubin"
-        path.write_bytes(cubin)
-        listing = _run("nvdisasm", "-c", path)
-        usage = _run("cuobjdump", "-res-usage", path)
+    listing = _run("nvdisasm", "-c", cubin)
     operations = Counter(re.findall(rf"\b(?:{_WATCHED})(?:\.\w+)*(?![\w.])", listing))
+    return MachineCode(*read_usage(cubin), dict(operations))
+
+
+def read_usage(cubin: bytes) -> tuple[int, int]:
+    """Registers and bytes of stack per thread of a compiled kernel; quick, nothing is listed."""
+    usage = _run("cuobjdump", "-res-usage", cubin)
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     if found is None:
         raise RuntimeError(f"cuobjdump said nothing about registers: {usage!r}")
-    return MachineCode(int(found[1]), int(found[2]), dict(operations))
+    return int(found[1]), int(found[2])
 
 
-def _run(tool: str, *arguments: object) -> str:
-    command = [str(_TOOLS / tool), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+def _run(tool: str, option: str, cubin: bytes) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        command = [str(_TOOLS / tool), option, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout

@@ -15,6 +15,8 @@ from muxrec_kernels.tiles import TILE_NUMBERS, next_power_of_2
 
 WARPS = 4
 """Eight numbers of each tensor in a thread: one load of 16 bytes for 16-bit numbers, two for 32."""
+MOST_ROWS = 256
+"""Rows of a number or two would have an address each, more than the registers hold."""
 
 
 class Inputs(NamedTuple):
@@ -45,7 +47,7 @@ class _FusionGate(torch.autograd.Function):
 
 def rows_per_program(width: int) -> int:
     """Rows that a program holds; a power of two."""
-    return max(1, TILE_NUMBERS // next_power_of_2(width))
+    return max(1, min(MOST_ROWS, TILE_NUMBERS // next_power_of_2(width)))
 
 
 def launch_forward(kernels: ModuleType, inputs: Inputs) -> tuple[Tensor, Tensor]:
