@@ -102,7 +102,10 @@ def judge(kernel: CompiledKernel) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    """What is wrong where it is wrong: a compiler's error names the callers first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip(" ^")]
     return f"{type(error).__name__}: {lines[-1].strip() if lines else 'no message'}"
 
 
