@@ -104,7 +104,13 @@ def _load(target: Target, connections: int, count: int) -> dict[str, float]:
     )
     if done.returncode != 0:
         raise MuxrecError(f"the load on {target.name} failed: {done.stderr.strip()[-300:]}")
-    return {**json.loads(done.stdout), "cpu_s": target.server.cpu_s() - before}
+    used = target.server.cpu_s() - before
+    if used <= 0:
+        raise MuxrecError(
+            f"{count} requests cost {target.name} less CPU than the clock can tell: "
+            "raise --requests"
+        )
+    return {**json.loads(done.stdout), "cpu_s": used}
 
 
 def _row(name: str, clients: int, runs: list[dict[str, float]], count: int) -> Row:

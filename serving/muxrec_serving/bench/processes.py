@@ -38,8 +38,7 @@ class Running:
     def cpu_s(self) -> float:
         """CPU seconds, user and system, of the process and all its children so far."""
         first = psutil.Process(self.process.pid)
-        times = [one.cpu_times() for one in (first, *first.children(recursive=True))]
-        return sum(one.user + one.system for one in times)
+        return sum(cpu_s(one) for one in (first, *first.children(recursive=True)))
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """The JSON answer to one request.
@@ -56,6 +55,18 @@ class Running:
         if answer.status >= 300:
             raise MuxrecError(f"{method} {path} answered {answer.status}: {text[:300]}")
         return json.loads(text)
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """CPU seconds of one process, by the clock that counts nanoseconds where there is one.
+
+    ``/proc`` counts ticks of 10 ms, more than a few hundred precomputed answers cost.
+    """
+    if sys.platform == "linux":
+        # The number that clock_getcpuclockid gives for a process: its scheduler clock.
+        return time.clock_gettime((~process.pid << 3) | 2)
+    times = process.cpu_times()
+    return times.user + times.system
 
 
 @contextmanager
