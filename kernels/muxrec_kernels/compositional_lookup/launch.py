@@ -12,10 +12,8 @@ import triton
 from torch import Tensor
 
 from muxrec_kernels.compositional_lookup.reference import COMBINES, part_entries
+from muxrec_kernels.multiplexed_lookup.reference import EXPONENT_CODES
 from muxrec_kernels.tiles import Tile, choose_tile, next_power_of_2
-
-EXPONENT_CODES = {"sum": 0, "mean": 1, "sqrt": 2}
-"""The kernels' compile-time spelling of a pooling."""
 
 
 def quotient_remainder_forward(

@@ -15,14 +15,10 @@ import triton
 from torch import Tensor
 
 from muxrec_kernels.multiplexed_lookup import triton_kernel
-from muxrec_kernels.multiplexed_lookup.launch import (
-    EXPONENT_CODES,
-    Slots,
-    launch_pooled,
-)
+from muxrec_kernels.multiplexed_lookup.launch import Slots, launch_pooled
 from muxrec_kernels.multiplexed_lookup.reference import POOLING_EXPONENTS
 
-__all__ = ["EXPONENT_CODES", "launch_backward", "launch_forward", "multiplexed_lookup"]
+__all__ = ["launch_backward", "launch_forward", "multiplexed_lookup"]
 
 BLOCK = 1024
 """Ids that a program hashes."""

@@ -9,10 +9,8 @@ import torch
 import triton
 from torch import Tensor
 
+from muxrec_kernels.multiplexed_lookup.reference import EXPONENT_CODES
 from muxrec_kernels.tiles import Tile, choose_tile, next_power_of_2
-
-EXPONENT_CODES = {"sum": 0, "mean": 1, "sqrt": 2}
-"""The kernel's compile-time spelling of a pooling."""
 
 SHORTEST_PIECE, LONGEST_PIECE = 256, 512
 """Ids that one program sums of a long bag: 16 to 32 steps of 16 rows, 10 to 20 us by estimate. A

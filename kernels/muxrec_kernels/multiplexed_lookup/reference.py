@@ -17,6 +17,9 @@ from muxrec_kernels.xxhash64 import finish_hashes, mix_ids, reduce_to_rows
 POOLING_EXPONENTS = {"sum": 0.0, "sqrt": 0.5, "mean": 1.0}
 """The pooled rows of a bag of n ids are divided by ``n ** exponent``."""
 
+EXPONENT_CODES = {"sum": 0, "mean": 1, "sqrt": 2}
+"""The kernels' compile-time spelling of a pooling."""
+
 
 class Lookups(NamedTuple):
     """Every row that every slot reads, slot-major.

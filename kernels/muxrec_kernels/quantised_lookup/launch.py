@@ -9,12 +9,11 @@ import torch
 import triton
 from torch import Tensor
 
+from muxrec_kernels.multiplexed_lookup.reference import EXPONENT_CODES
 from muxrec_kernels.quantised_lookup import triton_kernel
 from muxrec_kernels.quantised_lookup.packing import packed_row_bytes
 from muxrec_kernels.tiles import next_power_of_2
 
-EXPONENT_CODES = {"sum": 0, "mean": 1, "sqrt": 2}
-"""The kernel's compile-time spelling of a pooling."""
 LOAD_WORDS = 128
 """Words that a warp reads with one load: 16 bytes by each of 32 threads."""
 DEPTHS = {8: 4, 4: 4, 2: 2}

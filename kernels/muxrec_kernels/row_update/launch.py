@@ -9,11 +9,10 @@ import torch
 import triton
 from torch import Tensor
 
+from muxrec_kernels.multiplexed_lookup.reference import EXPONENT_CODES
 from muxrec_kernels.row_update.rule import RowState, Rule, rounding_keys
 from muxrec_kernels.tiles import next_power_of_2
 
-EXPONENT_CODES = {"sum": 0, "mean": 1, "sqrt": 2}
-"""The kernel's compile-time spelling of a pooling."""
 FORMATS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 TILE_NUMBERS = 512
 """Numbers of a step: 16 registers of gradients in each of 32 threads and as many of rows, so that
